@@ -1,0 +1,128 @@
+//! How the process leaves: nothing new, what is in flight finishes, sessions are closed, and then it is gone.
+
+use rustix::process::Signal;
+use tokio::net::TcpStream;
+
+use crate::support::{BOTH, Ending, Over, Proxy, Setup, Upstream, within};
+
+/// Awaits that the proxy takes no more connections.
+async fn closed_to_newcomers(proxy: &Proxy) {
+    let address = proxy.address(Over::Plain);
+    within("the listener to close", async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+/// SIGTERM lets a request finish, turns newcomers away, and the process leaves with 0.
+#[tokio::test]
+async fn a_request_in_flight_finishes() {
+    for over in BOTH {
+        let (proxy, upstream) = Proxy::scripted().await;
+        let mut client = proxy.connect(over).await;
+        client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let mut leg = upstream.accept().await;
+        leg.head().await;
+        leg.send("HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nfirst ").await;
+        client.until("first ").await;
+        proxy.drain();
+        closed_to_newcomers(&proxy).await;
+        leg.send("then").await;
+        leg.send("!").await;
+        client.expect("then!").await;
+        client.expect_end().await;
+        assert_eq!(proxy.exited().await, 0);
+    }
+}
+
+/// A request whose answer has not begun is told that its connection ends: RFC 9112 §9.6.
+#[tokio::test]
+async fn an_answer_during_a_drain_says_close() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    let mut client = proxy.plain().await;
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut leg = upstream.accept().await;
+    leg.head().await;
+    proxy.drain();
+    closed_to_newcomers(&proxy).await;
+    leg.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let response = client.response().await;
+    assert_eq!(response.body, "ok");
+    assert!(response.head.is("connection", "close"), "{response:?}");
+    assert_eq!(proxy.exited().await, 0);
+}
+
+/// Sessions are closed on both legs, in order, and the log says who ended them and why.
+#[tokio::test]
+async fn sessions_are_closed_on_both_legs() {
+    for over in BOTH {
+        let (proxy, upstream) = Proxy::scripted().await;
+        let (mut client, mut leg) = proxy.session(over, &upstream).await;
+        client.send("x").await;
+        leg.expect("x").await;
+        proxy.drain();
+        assert_eq!(client.rest().await.1, Ending::Closed);
+        assert_eq!(leg.rest().await.1, Ending::Closed);
+        drop((client, leg));
+        let end = proxy.event("end").await;
+        assert_eq!((&end["ended_by"], &end["why"]), (&"tidegate".into(), &"drain".into()));
+        assert_eq!(proxy.exited().await, 0);
+    }
+}
+
+/// An idle connection does not hold the process up.
+#[tokio::test]
+async fn idle_connections_are_closed() {
+    let proxy = Setup::builtin().start().await;
+    let (mut plain, mut tls) = (proxy.connect(Over::Plain).await, proxy.connect(Over::Tls).await);
+    assert_eq!(plain.get("/").await.status(), 200);
+    assert_eq!(tls.get("/").await.status(), 200);
+    let silent = proxy.tcp(Over::Tls).await;
+    proxy.drain();
+    plain.expect_end().await;
+    tls.expect_end().await;
+    assert_eq!(proxy.exited().await, 0);
+    drop(silent);
+}
+
+/// All three signals mean the same.
+#[tokio::test]
+async fn int_and_quit_drain_as_term_does() {
+    for signal in [Signal::INT, Signal::QUIT, Signal::TERM] {
+        let proxy = Setup::builtin().start().await;
+        proxy.signal(signal);
+        assert_eq!(proxy.exited().await, 0);
+    }
+}
+
+/// What is not done at `drain.timeout` is cut, and the exit code says so: 3.
+#[tokio::test]
+async fn a_drain_that_has_to_cut_exits_with_3() {
+    let upstream = Upstream::raw().await;
+    let proxy = Setup::to(upstream.endpoint()).also("[drain]\ntimeout = \"1s\"").start().await;
+    let mut client = proxy.plain().await;
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut leg = upstream.accept().await;
+    leg.head().await;
+    proxy.drain();
+    assert_eq!(proxy.exited().await, 3);
+    leg.rest().await;
+}
+
+/// A second signal does not wait.
+#[tokio::test]
+async fn a_second_signal_leaves_at_once() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    let mut client = proxy.plain().await;
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut leg = upstream.accept().await;
+    leg.head().await;
+    proxy.drain();
+    closed_to_newcomers(&proxy).await;
+    proxy.drain();
+    let started = std::time::Instant::now();
+    assert_ne!(proxy.exited().await, 0);
+    assert!(started.elapsed().as_secs() < 20, "the drain lasted {:?}", started.elapsed());
+}

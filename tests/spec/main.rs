@@ -1,0 +1,23 @@
+//! How tidegate behaves, as its clients and upstreams see it: the real binary, real clients, scripted upstreams.
+//!
+//! Each file is about one behaviour and each test shows one sentence of it. `support` has the plumbing; a test that
+//! needs no more than bytes uses [`support::Wire`], so that it reads as a transcript of the connection.
+
+mod browser;
+mod builtin;
+mod command_line;
+mod configuration;
+mod curl;
+mod drain;
+mod endpoints;
+mod forwarding;
+mod handshake;
+mod headers;
+mod limits;
+mod many;
+mod node_ws;
+mod relay;
+mod routes;
+mod support;
+mod tls;
+mod wscat;

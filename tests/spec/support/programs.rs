@@ -1,0 +1,200 @@
+//! Programs that the tests run: the proxy itself, curl, node and wscat.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, OnceLock};
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::watch;
+
+use super::{DEADLINE, sha256, within};
+
+/// A running program whose output is collected line by line. It is killed when this is dropped.
+pub(crate) struct Program {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    pub(crate) stdout: Lines,
+    pub(crate) stderr: Lines,
+}
+
+impl Program {
+    pub(crate) fn start(command: &mut Command) -> Program {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let name = command.as_std().get_program().to_owned();
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("the tests need {name:?}: {error}"));
+        Program {
+            stdin: child.stdin.take(),
+            stdout: Lines::follow(child.stdout.take().expect("stdout is a pipe")),
+            stderr: Lines::follow(child.stderr.take().expect("stderr is a pipe")),
+            child,
+        }
+    }
+
+    /// The process id while it runs.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("a program that was not yet waited for")
+    }
+
+    /// Writes a line to its stdin, which stays open.
+    pub(crate) async fn type_line(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("stdin is open");
+        stdin.write_all(format!("{line}\n").as_bytes()).await.expect("the program reads its stdin");
+    }
+
+    /// Ends its stdin.
+    pub(crate) fn hang_up(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits for its end and returns the exit code; -1 stands for a signal.
+    pub(crate) async fn exited(&mut self) -> i32 {
+        let status = within("a program to leave", self.child.wait())
+            .await
+            .expect("a child can be waited for");
+        self.stdout.ended().await;
+        self.stderr.ended().await;
+        status.code().unwrap_or(-1)
+    }
+
+    /// Waits for its end, which must be a success, and returns what it wrote.
+    pub(crate) async fn succeeded(mut self) -> String {
+        let code = self.exited().await;
+        assert_eq!(code, 0, "stdout:\n{}\nstderr:\n{}", self.stdout.text(), self.stderr.text());
+        self.stdout.text()
+    }
+}
+
+/// The lines that a program has written so far, growing in the background.
+#[derive(Clone)]
+pub(crate) struct Lines {
+    written: Arc<watch::Sender<Written>>,
+}
+
+#[derive(Default)]
+struct Written {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+impl Lines {
+    fn follow(output: impl AsyncRead + Unpin + Send + 'static) -> Lines {
+        let lines = Lines { written: Arc::new(watch::Sender::new(Written::default())) };
+        let written = lines.written.clone();
+        tokio::spawn(async move {
+            let mut output = BufReader::new(output);
+            let mut line = Vec::new();
+            while output.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
+                written.send_modify(|written| written.lines.push(text));
+                line.clear();
+            }
+            written.send_modify(|written| written.ended = true);
+        });
+        lines
+    }
+
+    /// The first line that `wanted` accepts, once it has been written.
+    pub(crate) async fn find(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let found = |written: &Written| written.lines.iter().find(|line| wanted(line)).cloned();
+        let mut changes = self.written.subscribe();
+        let seen = changes.wait_for(|written| written.ended || found(written).is_some());
+        let line = match tokio::time::timeout(DEADLINE, seen).await {
+            Ok(written) => found(&written.expect("the sender is ours")),
+            Err(_) => None,
+        };
+        line.unwrap_or_else(|| panic!("no {what} in what was written:\n{}", self.text()))
+    }
+
+    /// The first line that contains `text`, once it has been written.
+    pub(crate) async fn containing(&self, text: &str) -> String {
+        self.find(&format!("line with {text:?}"), |line| line.contains(text)).await
+    }
+
+    /// Everything up to now.
+    pub(crate) fn text(&self) -> String {
+        self.written.borrow().lines.join("\n")
+    }
+
+    /// The lines up to now.
+    pub(crate) fn so_far(&self) -> Vec<String> {
+        self.written.borrow().lines.clone()
+    }
+
+    /// Waits until the program has closed its output.
+    pub(crate) async fn ended(&self) {
+        let mut changes = self.written.subscribe();
+        let ended = changes.wait_for(|written| written.ended);
+        within("the output to end", ended).await.expect("the sender is ours");
+    }
+}
+
+/// curl, quiet but for errors, never through a proxy of the environment.
+pub(crate) fn curl(arguments: &[&str]) -> Program {
+    let mut command = Command::new("curl");
+    command.args(["-sS", "-N", "--noproxy", "*", "--max-time", "40"]).args(arguments);
+    Program::start(&mut command)
+}
+
+/// `node tests/clients/SCRIPT` with the packages of `tests/clients/package-lock.json`.
+pub(crate) fn node(script: &str, arguments: &[&str]) -> Program {
+    Program::start(Command::new("node").arg(clients().join(script)).args(arguments))
+}
+
+/// wscat, whose stdin stays open: it leaves without a word when that ends.
+pub(crate) fn wscat(arguments: &[&str]) -> Program {
+    Program::start(
+        Command::new("node").arg(clients().join("node_modules/wscat/bin/wscat")).args(arguments),
+    )
+}
+
+/// A Node.js `ws` and http server on one port, and its endpoint.
+pub(crate) async fn node_upstream(script: &str) -> (Program, String) {
+    let program = node(script, &[]);
+    let line = program.stdout.containing("listening on ").await;
+    let port = line.rsplit(' ').next().unwrap_or_default();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    (program, endpoint)
+}
+
+/// The folder with the Node.js clients, installed once for each content of the lock file.
+fn clients() -> &'static PathBuf {
+    static CLIENTS: OnceLock<PathBuf> = OnceLock::new();
+    CLIENTS.get_or_init(install_clients)
+}
+
+/// Installs beside the other things that a build makes, under a lock since test processes run side by side.
+fn install_clients() -> PathBuf {
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    let lock_file = std::fs::read(source.join("package-lock.json"))
+        .expect("package-lock.json is in the repository");
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("clients-{}", &sha256(lock_file)[..16]));
+    std::fs::create_dir_all(&folder).expect("the target folder can be written");
+    let lock =
+        std::fs::File::create(folder.join("lock")).expect("the target folder can be written");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+        .expect("a file of our own can be locked");
+    for entry in std::fs::read_dir(&source).expect("tests/clients is in the repository").flatten() {
+        if entry.path().is_file() {
+            std::fs::copy(entry.path(), folder.join(entry.file_name()))
+                .expect("the target folder can be written");
+        }
+    }
+    let done = folder.join("installed");
+    if !done.exists() {
+        let npm = std::process::Command::new("npm")
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .current_dir(&folder)
+            .output()
+            .expect("the tests need npm");
+        assert!(npm.status.success(), "npm ci: {}", String::from_utf8_lossy(&npm.stderr));
+        std::fs::write(done, "").expect("the target folder can be written");
+    }
+    folder
+}

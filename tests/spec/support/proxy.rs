@@ -1,0 +1,429 @@
+//! The real binary: its folder, its configuration, its start and its end.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::process::{Pid, Resource, Signal};
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::process::Command;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::WebSocketStream;
+
+use super::certificates::trusting_file;
+use super::programs::Program;
+use super::upstream::any_size;
+use super::wire::{Head, accept, handshake_with};
+use super::{Upstream, Wire, within};
+
+/// Where the binary under test is.
+pub(crate) const TIDEGATE: &str = env!("CARGO_BIN_EXE_tidegate");
+
+/// The certificate of the standard configuration, which the proxy makes itself.
+pub(crate) const SELF_SIGNED: &str = "\
+[[certificate]]
+chain = \"certs/server.crt\"
+key = \"certs/server.key\"
+self_signed = [\"localhost\", \"127.0.0.1\"]
+";
+
+/// Which of the two listeners of the standard configuration a client uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    Plain,
+    Tls,
+}
+
+/// For what must hold on both.
+pub(crate) const BOTH: [Over; 2] = [Over::Plain, Over::Tls];
+
+/// A configuration in the making: by itself a plain and a TLS listener, one upstream, one route to it.
+pub(crate) struct Setup {
+    folder: tempfile::TempDir,
+    listener: String,
+    listeners: Option<String>,
+    certificates: String,
+    upstream: String,
+    route: String,
+    more: String,
+    whole: Option<String>,
+    open_files: Option<u32>,
+}
+
+impl Setup {
+    /// Everything goes to this endpoint.
+    pub(crate) fn to(endpoint: &str) -> Setup {
+        Setup::to_upstream(&format!("endpoints = [\"{endpoint}\"]"))
+    }
+
+    /// Everything goes to these endpoints.
+    pub(crate) fn to_all(endpoints: &[&str]) -> Setup {
+        Setup::to_upstream(&format!("endpoints = {endpoints:?}"))
+    }
+
+    /// Everything goes to the builtin echo.
+    pub(crate) fn builtin() -> Setup {
+        Setup::to_upstream("builtin = \"echo\"")
+    }
+
+    /// A configuration file that the test writes itself.
+    pub(crate) fn whole(toml: &str) -> Setup {
+        let mut setup = Setup::builtin();
+        setup.whole = Some(toml.to_owned());
+        setup
+    }
+
+    fn to_upstream(upstream: &str) -> Setup {
+        Setup {
+            folder: tempfile::tempdir().expect("a temporary folder can be made"),
+            listener: String::new(),
+            listeners: None,
+            certificates: SELF_SIGNED.to_owned(),
+            upstream: upstream.to_owned(),
+            route: "host = \"*\"\npath = \"/\"\nupstream = \"app\"".to_owned(),
+            more: String::new(),
+            whole: None,
+            open_files: None,
+        }
+    }
+
+    /// More keys of both listeners.
+    pub(crate) fn listener(mut self, keys: &str) -> Setup {
+        self.listener += &format!("\n{keys}");
+        self
+    }
+
+    /// A plain listener alone, with these keys.
+    pub(crate) fn only_listener(mut self, keys: &str) -> Setup {
+        self.listeners = Some(format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{keys}\n"));
+        self.certificates.clear();
+        self
+    }
+
+    /// More keys of the upstream.
+    pub(crate) fn upstream(mut self, keys: &str) -> Setup {
+        self.upstream += &format!("\n{keys}");
+        self
+    }
+
+    /// More keys of the route.
+    pub(crate) fn route(mut self, keys: &str) -> Setup {
+        self.route += &format!("\n{keys}");
+        self
+    }
+
+    /// The keys of the route instead of those that send everything to the upstream.
+    pub(crate) fn replace_route(mut self, keys: &str) -> Setup {
+        self.route = keys.to_owned();
+        self
+    }
+
+    /// The `[[certificate]]` tables instead of the standard one.
+    pub(crate) fn certificates(mut self, tables: &str) -> Setup {
+        self.certificates = tables.to_owned();
+        self
+    }
+
+    /// Leaves the folder for the test to look at and remove.
+    pub(crate) fn kept(mut self) -> Setup {
+        self.folder.disable_cleanup(true);
+        self
+    }
+
+    /// More tables.
+    pub(crate) fn also(mut self, tables: &str) -> Setup {
+        self.more += &format!("\n{tables}\n");
+        self
+    }
+
+    /// At most this many descriptors for the process.
+    pub(crate) fn open_files(mut self, limit: u32) -> Setup {
+        self.open_files = Some(limit);
+        self
+    }
+
+    /// The folder in which the configuration will be, for certificates of the test's own.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn toml(&self) -> String {
+        if let Some(whole) = &self.whole {
+            return whole.clone();
+        }
+        let Setup { listener, listeners, certificates, upstream, route, more, .. } = self;
+        let both = || {
+            format!(
+                "[[listener]]\naddress = \"127.0.0.1:0\"{listener}\n\n\
+                 [[listener]]\naddress = \"127.0.0.1:0\"\ntls = true{listener}\n"
+            )
+        };
+        let listeners = listeners.clone().unwrap_or_else(both);
+        format!(
+            "{listeners}\n{certificates}\n[upstream.app]\n{upstream}\n\n[[route]]\n{route}\n{more}"
+        )
+    }
+
+    fn run(&self) -> Program {
+        raise_descriptor_limit();
+        let file = self.folder.path().join("proxy.toml");
+        std::fs::write(&file, self.toml()).expect("the folder is ours");
+        let mut command = match self.open_files {
+            None => Command::new(TIDEGATE),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), TIDEGATE]);
+                shell
+            }
+        };
+        Program::start(
+            command
+                .arg("--config")
+                .arg(file)
+                .current_dir(self.folder.path())
+                .env_remove("RUST_LOG"),
+        )
+    }
+
+    /// Starts the proxy and waits until it accepts.
+    pub(crate) async fn start(self) -> Proxy {
+        let program = self.run();
+        Proxy::ready(program, self.folder).await
+    }
+
+    /// Starts the proxy, which must not come up, and returns its exit code and what it wrote to stderr.
+    pub(crate) async fn fails(self) -> (i32, String) {
+        let mut program = self.run();
+        let code = program.exited().await;
+        (code, program.stderr.text())
+    }
+}
+
+/// A running proxy. It is killed when this is dropped.
+pub(crate) struct Proxy {
+    program: Program,
+    folder: tempfile::TempDir,
+    /// Each listener in the order of the file, and whether it speaks TLS.
+    pub(crate) listeners: Vec<(SocketAddr, bool)>,
+}
+
+impl Proxy {
+    /// With the standard configuration, in front of this endpoint.
+    pub(crate) async fn to(endpoint: &str) -> Proxy {
+        Setup::to(endpoint).start().await
+    }
+
+    /// With the standard configuration and an upstream of the test's own.
+    pub(crate) async fn scripted() -> (Proxy, Upstream) {
+        let upstream = Upstream::raw().await;
+        (Proxy::to(upstream.endpoint()).await, upstream)
+    }
+
+    /// A program that was just started, once it is ready.
+    pub(crate) async fn ready(program: Program, folder: tempfile::TempDir) -> Proxy {
+        program.stderr.find("line that says ready", |line| line.contains(" ready")).await;
+        let listeners = program.stderr.so_far().iter().filter_map(|line| listening(line)).collect();
+        Proxy { program, folder, listeners }
+    }
+
+    /// The address of the plain or the TLS listener, the first of several.
+    pub(crate) fn address(&self, over: Over) -> SocketAddr {
+        let wanted = over == Over::Tls;
+        let found = self.listeners.iter().find(|(_, tls)| *tls == wanted);
+        found.unwrap_or_else(|| panic!("no such listener: {:?}", self.listeners)).0
+    }
+
+    /// A file in the folder of the configuration.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `http://localhost:PORT/path` or `https://…`.
+    pub(crate) fn url(&self, over: Over, path: &str) -> String {
+        let scheme = if over == Over::Tls { "https" } else { "http" };
+        format!("{scheme}://localhost:{}{path}", self.address(over).port())
+    }
+
+    /// `ws://localhost:PORT/path` or `wss://…`.
+    pub(crate) fn ws_url(&self, over: Over, path: &str) -> String {
+        self.url(over, path).replacen("http", "ws", 1)
+    }
+
+    /// A connection to the plain listener or, trusting the proxy's own authority, to the TLS one.
+    pub(crate) async fn connect(&self, over: Over) -> Wire {
+        match over {
+            Over::Plain => self.plain().await,
+            Over::Tls => self.tls(trusting_file(&self.file("certs/ca.pem")), "localhost").await,
+        }
+    }
+
+    pub(crate) async fn plain(&self) -> Wire {
+        Wire::new(self.tcp(Over::Plain).await)
+    }
+
+    /// A bare TCP connection.
+    pub(crate) async fn tcp(&self, over: Over) -> TcpStream {
+        within("a connection", TcpStream::connect(self.address(over)))
+            .await
+            .expect("the proxy listens")
+    }
+
+    /// A connection to the plain listener from another loopback address, such as `127.0.0.2`.
+    pub(crate) async fn plain_from(&self, source: &str) -> Wire {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind(SocketAddr::new(source.parse().expect("an address"), 0))
+            .expect("127.0.0.0/8 is all loopback");
+        let stream = within("a connection", socket.connect(self.address(Over::Plain))).await;
+        Wire::new(stream.expect("the proxy listens"))
+    }
+
+    /// A TLS connection that asks for `name`.
+    pub(crate) async fn tls(&self, client: rustls::ClientConfig, name: &str) -> Wire {
+        let stream = self.try_tls(&Arc::new(client), name).await;
+        Wire::new(stream.expect("the TLS handshake succeeds"))
+    }
+
+    /// The stream of a TLS connection that asks for `name`, or why there is none.
+    pub(crate) async fn try_tls(
+        &self,
+        client: &Arc<rustls::ClientConfig>,
+        name: &str,
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let name = ServerName::try_from(name.to_owned()).expect("the test's names are good");
+        let tcp = self.tcp(Over::Tls).await;
+        within("a TLS handshake", TlsConnector::from(client.clone()).connect(name, tcp)).await
+    }
+
+    /// A session to `upstream` with both legs in the test's hand.
+    pub(crate) async fn session(&self, over: Over, upstream: &Upstream) -> (Wire, Wire) {
+        let mut client = self.connect(over).await;
+        let (_, leg) = self.open(&mut client, upstream).await;
+        (client, leg)
+    }
+
+    /// Makes a session of `client`, and returns the handshake that `upstream` saw and its leg.
+    pub(crate) async fn open(&self, client: &mut Wire, upstream: &Upstream) -> (Head, Wire) {
+        client.send(handshake_with("/", "")).await;
+        let mut leg = upstream.accept().await;
+        let asked = leg.accept().await;
+        let answer = client.head().await;
+        assert_eq!(answer.status(), Some(101), "{answer:?}");
+        assert_eq!(answer.field("sec-websocket-accept"), Some(&*accept(super::wire::KEY)));
+        (asked, leg)
+    }
+
+    /// A session of tokio-tungstenite.
+    pub(crate) async fn websocket(&self, over: Over, path: &str) -> WebSocketStream<Wire> {
+        let wire = self.connect(over).await;
+        websocket_on(wire, &self.ws_url(over, path)).await
+    }
+
+    /// The first access-log record that `wanted` accepts, once it is written.
+    pub(crate) async fn record(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let parse = |line: &str| serde_json::from_str::<Value>(line);
+        let line = self
+            .program
+            .stdout
+            .find("access-log line", |line| parse(line).is_ok_and(|record| wanted(&record)));
+        parse(&line.await).expect("it was parsed just now")
+    }
+
+    /// The first record of this event.
+    pub(crate) async fn event(&self, event: &str) -> Value {
+        self.record(|record| record["event"] == event).await
+    }
+
+    /// The access-log records so far.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        let lines = self.program.stdout.so_far();
+        lines
+            .iter()
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|_| panic!("{line:?} is no JSON"))
+            })
+            .collect()
+    }
+
+    /// The first line on stderr that contains `text`, once it is written.
+    pub(crate) async fn says(&self, text: &str) -> String {
+        self.program.stderr.containing(text).await
+    }
+
+    /// Everything on stderr so far.
+    pub(crate) fn stderr(&self) -> String {
+        self.program.stderr.text()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(i32::try_from(self.program.id()).expect("a process id"))
+            .expect("not zero");
+        rustix::process::kill_process(id, signal)
+            .expect("the process is ours and not yet waited for");
+    }
+
+    /// SIGTERM.
+    pub(crate) fn drain(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Waits for the process to leave, and returns its exit code.
+    pub(crate) async fn exited(mut self) -> i32 {
+        self.program.exited().await
+    }
+
+    /// A line of `/proc/PID/status` in KiB, such as `VmRSS` (memory now) or `VmHWM` (its highest so far).
+    pub(crate) fn memory_kib(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.program.id()))
+            .expect("Linux has /proc");
+        let value = status.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
+        let value = value
+            .and_then(|value| value.trim().strip_suffix(" kB"))
+            .expect("the line is there in kB");
+        value.parse().expect("a number")
+    }
+
+    /// How many descriptors the process has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.program.id()))
+            .expect("Linux has /proc")
+            .count()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("tidegate wrote to stderr:\n{}", self.program.stderr.text());
+            eprintln!("and to stdout:\n{}", self.program.stdout.text());
+        }
+    }
+}
+
+/// A session of tokio-tungstenite over an open connection.
+pub(crate) async fn websocket_on(wire: Wire, url: &str) -> WebSocketStream<Wire> {
+    let opened = tokio_tungstenite::client_async_with_config(url, wire, Some(any_size()));
+    within("a handshake", opened)
+        .await
+        .unwrap_or_else(|error| panic!("handshake with {url}: {error}"))
+        .0
+}
+
+/// What a `listening` line says.
+fn listening(line: &str) -> Option<(SocketAddr, bool)> {
+    let value = |key: &str| line.split_whitespace().find_map(|word| word.strip_prefix(key));
+    if !line.contains("listening") {
+        return None;
+    }
+    Some((value("address=")?.parse().ok()?, value("tls=")? == "true"))
+}
+
+/// Thousands of sessions need more descriptors than a shell gives by default; the proxy inherits the limit.
+fn raise_descriptor_limit() {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    rustix::process::setrlimit(Resource::Nofile, limit)
+        .expect("the soft limit may rise to the hard one");
+}
