@@ -1,0 +1,144 @@
+//! From samples to a Markdown table: medians, their spread, and ratios to nginx.
+
+use std::fmt::Write;
+
+use crate::peer::{Peer, REFERENCE};
+use crate::scenario::{Sample, Scenario, Unit};
+
+/// What one peer did in one scenario.
+#[derive(Debug, Default)]
+pub(crate) struct Cell {
+    /// One figure per round, in the scenario's unit.
+    pub(crate) figures: Vec<f64>,
+    /// The samples behind the figures, where CPU time was measured.
+    pub(crate) samples: Vec<Sample>,
+    /// KiB per session still held after all had gone, where memory was.
+    pub(crate) after: Vec<f64>,
+    /// Why there are no more figures.
+    pub(crate) failure: Option<String>,
+}
+
+/// What was measured: one cell per peer, in the order of the peers.
+#[derive(Debug)]
+pub(crate) struct Row<'a> {
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) cells: Vec<Cell>,
+}
+
+/// The main table: what each peer costs, and what that is to nginx.
+pub(crate) fn costs(peers: &[Peer], rows: &[Row]) -> String {
+    let reference = peers.iter().position(|peer| peer.name == REFERENCE);
+    let mut table = String::from("| CPU time or memory of the proxy |");
+    for peer in peers {
+        let _ = write!(table, " {} |", peer.name);
+    }
+    let others: Vec<_> = (0..peers.len()).filter(|&at| Some(at) != reference).collect();
+    if reference.is_some() {
+        for &other in &others {
+            let _ = write!(table, " **{} / {REFERENCE}** |", peers[other].name);
+        }
+        table.push_str(" aim |");
+    }
+    let columns = table.matches('|').count() - 1;
+    let _ = writeln!(table, "\n|---|{}", "---:|".repeat(columns - 1));
+    for Row { scenario, cells } in rows {
+        let _ = write!(table, "| {}, {} |", scenario.name, scenario.unit.text());
+        for cell in cells {
+            let _ = write!(table, " {} |", spread(&cell.figures, figure));
+        }
+        if let Some(reference) = reference {
+            for &other in &others {
+                let ratio = ratio(&cells[other].figures, &cells[reference].figures);
+                let _ = write!(table, " {ratio} |");
+            }
+            let _ = write!(table, " {:.2} |", scenario.aim);
+        }
+        table.push('\n');
+    }
+    table
+}
+
+/// The table beside it, by which a reader sees what the figures are worth: how much came through,
+/// how busy the proxy's core was, and how long it was busy with something else.
+pub(crate) fn circumstances(peers: &[Peer], rows: &[Row]) -> String {
+    let mut table = String::from("| rate, share of the core |");
+    for peer in peers {
+        let _ = write!(table, " {} |", peer.name);
+    }
+    let _ = writeln!(table, "\n|---|{}", "---:|".repeat(peers.len()));
+    for Row { scenario, cells } in rows {
+        let _ = write!(table, "| {} |", scenario.name);
+        for cell in cells {
+            let text = match (&cell.samples[..], &cell.after[..]) {
+                ([], []) => "–".to_owned(),
+                ([], after) => {
+                    format!("{} KiB a session kept after all have gone", spread(after, figure))
+                }
+                (samples, _) => circumstance(scenario.unit, samples),
+            };
+            let _ = write!(table, " {text} |");
+        }
+        table.push('\n');
+    }
+    table
+}
+
+fn circumstance(unit: Unit, samples: &[Sample]) -> String {
+    let median_of =
+        |part: fn(&Sample) -> f64| median(&samples.iter().map(part).collect::<Vec<_>>());
+    let rate = median_of(|sample| sample.rate);
+    let rate = match unit {
+        Unit::SecondsPerGigabyte => format!("{:.2} GB/s", rate / 1e9),
+        _ => format!("{rate:.0}/s"),
+    };
+    let (busy, waited) = (median_of(|sample| sample.busy), median_of(|sample| sample.waited));
+    let mut text = format!("{rate}, {:.0} %", busy * 100.0);
+    if waited > 0.02 {
+        let _ = write!(text, " (and {:.0} % waiting for it)", waited * 100.0);
+    }
+    text
+}
+
+/// The ratio of the medians, with the least and the greatest ratio of a single round: both were
+/// measured within seconds of each other, so that what slows the machine for a while cancels out.
+fn ratio(ours: &[f64], theirs: &[f64]) -> String {
+    if ours.is_empty() || theirs.is_empty() {
+        return "–".to_owned();
+    }
+    let rounds: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+    let (least, greatest) = range(&rounds);
+    format!("**{:.2}** ({least:.2}–{greatest:.2})", median(ours) / median(theirs))
+}
+
+fn spread(figures: &[f64], text: fn(f64) -> String) -> String {
+    if figures.is_empty() {
+        return "failed".to_owned();
+    }
+    let (least, greatest) = range(figures);
+    format!("{} ({}–{})", text(median(figures)), text(least), text(greatest))
+}
+
+/// Three digits that mean something.
+fn figure(figure: f64) -> String {
+    match figure.abs() {
+        ..10.0 => format!("{figure:.2}"),
+        10.0..100.0 => format!("{figure:.1}"),
+        _ => format!("{figure:.0}"),
+    }
+}
+
+fn range(figures: &[f64]) -> (f64, f64) {
+    let least = figures.iter().copied().fold(f64::INFINITY, f64::min);
+    let greatest = figures.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    (least, greatest)
+}
+
+fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        length if length % 2 == 1 => sorted[length / 2],
+        length => (sorted[length / 2 - 1] + sorted[length / 2]) / 2.0,
+    }
+}
