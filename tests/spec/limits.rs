@@ -105,7 +105,7 @@ async fn sessions_are_limited() {
         let mut third = proxy.connect(over).await;
         third.send(handshake("/")).await;
         let refusal = third.response().await;
-        refusal.refused(503, "sessions");
+        refusal.refused(503, "websockets");
         assert!(refusal.head.field("retry-after").is_some(), "{refusal:?}");
         assert_eq!(third.get("/page").await.status(), 200);
     }

@@ -1,0 +1,97 @@
+//! The command line: what can be asked for, and the exit codes.
+
+mod banner;
+mod check;
+mod init;
+mod run;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config;
+
+/// Puts TLS in front of WebSocket and HTTP backends: listens on 80 and 443, terminates TLS,
+/// forwards, and relays for as long as both sides like.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidegate",
+    version,
+    after_help = "\
+Examples:
+  tidegate                              run with ./proxy.toml
+  tidegate --to ws://127.0.0.1:3000     run in front of one backend, without a file
+  tidegate init                         write a commented ./proxy.toml
+  tidegate check                        say everything that is wrong with ./proxy.toml
+
+Exit codes: 0 all well, 1 configuration or start, 2 usage, 3 a drain had to cut."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// The configuration file
+    #[arg(long, short, global = true, value_name = "PATH", default_value = "proxy.toml")]
+    config: PathBuf,
+
+    /// Run without a file, in front of this backend: ws://HOST:PORT, http://…, https://… or unix:/PATH
+    #[arg(long, value_name = "URL", value_parser = endpoint, conflicts_with = "config")]
+    to: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Command {
+    /// Run the proxy (the default)
+    Run,
+    /// Check the configuration and say everything that is wrong with it
+    Check,
+    /// Write a commented proxy.toml that works as it is
+    Init,
+}
+
+/// A configuration or start that failed; its text is already what a person should read.
+#[derive(Debug)]
+struct Failure(String);
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(format!("error: {error}\n"))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const DRAIN_CUT: u8 = 3;
+
+/// Does what the arguments of the process say. Wrong usage ends in clap's words with exit code 2.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.to.is_some() && !matches!(arguments.command, None | Some(Command::Run)) {
+        eprintln!("error: --to is for running: `check` and `init` are about a file");
+        return ExitCode::from(USAGE);
+    }
+    let done = match arguments.command.unwrap_or(Command::Run) {
+        Command::Run => run::run(&arguments.config, arguments.to.as_deref()),
+        Command::Check => check::check(&arguments.config),
+        Command::Init => init::init(&arguments.config),
+    };
+    match done {
+        Ok(code) => code,
+        Err(failure) => {
+            eprint!("{failure}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn endpoint(text: &str) -> Result<String, String> {
+    config::parse_endpoint(text).map(|_| text.to_owned())
+}

@@ -1,0 +1,363 @@
+//! `proxy.toml` as it was written, and nothing more: no default is decided here, and what can be
+//! wrong beyond its syntax keeps its place in the file. `compile` says what it means.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::fault::{Faults, did_you_mean, nearest};
+
+/// A text with its place.
+pub type Text = Spanned<String>;
+
+/// The whole file.
+#[derive(Debug, Default)]
+pub struct File {
+    /// `[[listener]]`
+    pub listener: Vec<Listener>,
+    /// `[tls]`
+    pub tls: Tls,
+    /// `[[certificate]]`
+    pub certificate: Vec<Certificate>,
+    /// `[upstream.NAME]`, in the order of the file
+    pub upstream: Vec<(Text, Upstream)>,
+    /// `[[route]]`
+    pub route: Vec<Route>,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[drain]`
+    pub drain: Drain,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[[listener]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    pub address: Option<Text>,
+    pub fallback: Option<Text>,
+    pub tls: Option<bool>,
+    #[serde(default)]
+    pub trusted: Vec<Text>,
+    pub redirect_https: Option<bool>,
+    #[serde(skip)]
+    pub place: Option<Range<usize>>,
+}
+
+/// `[tls]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub min_version: Option<Text>,
+    pub handshake_timeout: Option<Text>,
+}
+
+/// `[[certificate]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    pub chain: Option<Text>,
+    pub key: Option<Text>,
+    pub self_signed: Option<Spanned<Vec<Text>>>,
+    #[serde(skip)]
+    pub place: Option<Range<usize>>,
+}
+
+/// `[upstream.NAME]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    pub endpoints: Option<Spanned<Vec<Text>>>,
+    pub builtin: Option<Text>,
+    pub balance: Option<Text>,
+    pub connect_timeout: Option<Text>,
+    pub handshake_timeout: Option<Text>,
+    pub retries: Option<Spanned<i64>>,
+    pub host: Option<Text>,
+    pub ca: Option<Text>,
+    pub server_name: Option<Text>,
+    pub verify: Option<Spanned<bool>>,
+    pub resolve_every: Option<Text>,
+    #[serde(skip)]
+    pub place: Option<Range<usize>>,
+}
+
+/// `[[route]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    pub host: Option<Text>,
+    pub path: Option<Text>,
+    pub upstream: Option<Text>,
+    pub strict_handshake: Option<bool>,
+    pub idle_timeout: Option<Text>,
+    pub close_timeout: Option<Text>,
+    pub half_close_timeout: Option<Text>,
+    #[serde(skip)]
+    pub place: Option<Range<usize>>,
+}
+
+/// `[limits]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    pub sessions: Option<Spanned<i64>>,
+    pub connections: Option<Spanned<i64>>,
+    pub connections_per_ip: Option<Spanned<i64>>,
+    pub header_timeout: Option<Text>,
+    pub header_bytes: Option<Text>,
+    pub keep_alive: Option<Text>,
+}
+
+/// `[drain]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    pub timeout: Option<Text>,
+}
+
+/// `[log]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub access: Option<Text>,
+    pub path: Option<Text>,
+    #[serde(default)]
+    pub redact: Vec<Text>,
+}
+
+const TABLES: [&str; 8] =
+    ["listener", "tls", "certificate", "upstream", "route", "limits", "drain", "log"];
+
+impl File {
+    /// Reads the text of `proxy.toml`. What can be read is returned even where a table has
+    /// faults, so that all are found in one go; a text that is no TOML gives `None`.
+    pub fn read(text: &str, faults: &mut Faults) -> Option<Self> {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            faults.error(error.span(), one_line(error.message()), "");
+        }
+        if !errors.is_empty() {
+            // What the parser made up to go on would only give faults that nobody wrote.
+            return None;
+        }
+        let mut file = Self::default();
+        for (key, value) in table.into_inner() {
+            let place = value.span();
+            match key.get_ref().as_ref() {
+                "listener" => file.listener = tables("listener", value, faults),
+                "certificate" => file.certificate = tables("certificate", value, faults),
+                "route" => file.route = tables("route", value, faults),
+                "tls" => file.tls = table_of("tls", value, faults),
+                "limits" => file.limits = table_of("limits", value, faults),
+                "drain" => file.drain = table_of("drain", value, faults),
+                "log" => file.log = table_of("log", value, faults),
+                "upstream" => file.upstream = upstreams(value, faults),
+                unknown => {
+                    let span = if key.span().is_empty() { place } else { key.span() };
+                    faults.error(
+                        Some(span),
+                        format_args!("there is no table `{unknown}`"),
+                        expected(unknown, &TABLES),
+                    );
+                }
+            }
+        }
+        file.upstream.sort_by_key(|(name, _)| name.span().start);
+        Some(file)
+    }
+}
+
+/// A table that remembers where it stands.
+trait Placed {
+    fn set_place(&mut self, place: Range<usize>);
+}
+
+macro_rules! placed {
+    ($($table:ty),*) => {$(
+        impl Placed for $table {
+            fn set_place(&mut self, place: Range<usize>) {
+                self.place = Some(place);
+            }
+        }
+    )*};
+}
+placed!(Listener, Certificate, Upstream, Route);
+
+fn tables<T: DeserializeOwned + Default + Placed>(
+    name: &str,
+    value: Spanned<DeValue<'_>>,
+    faults: &mut Faults,
+) -> Vec<T> {
+    let place = value.span();
+    match value.into_inner() {
+        DeValue::Array(items) => items
+            .into_iter()
+            .map(|item| {
+                let place = item.span();
+                let mut table: T = table_of(name, item, faults);
+                table.set_place(place);
+                table
+            })
+            .collect(),
+        _ => {
+            faults.error(
+                Some(place),
+                format_args!("there can be several of `{name}`, so it takes double brackets"),
+                format_args!("write `[[{name}]]`"),
+            );
+            Vec::new()
+        }
+    }
+}
+
+fn upstreams(value: Spanned<DeValue<'_>>, faults: &mut Faults) -> Vec<(Text, Upstream)> {
+    let place = value.span();
+    let DeValue::Table(named) = value.into_inner() else {
+        faults.error(Some(place), "an upstream needs a name", "write `[upstream.NAME]`");
+        return Vec::new();
+    };
+    named
+        .into_iter()
+        .map(|(name, value)| {
+            let mut upstream: Upstream = table_of("upstream", value, faults);
+            upstream.set_place(name.span());
+            (Spanned::new(name.span(), name.into_inner().into_owned()), upstream)
+        })
+        .collect()
+}
+
+/// Reads one table. serde stops at the first fault, so what it stumbled over is taken out and the
+/// rest read again, until all faults of the table are known.
+fn table_of<T: DeserializeOwned + Default>(
+    name: &str,
+    value: Spanned<DeValue<'_>>,
+    faults: &mut Faults,
+) -> T {
+    let place = value.span();
+    let DeValue::Table(mut table) = value.into_inner() else {
+        faults.error(
+            Some(place),
+            format_args!("`{name}` is a table"),
+            format_args!("write `[{name}]` and its keys below"),
+        );
+        return T::default();
+    };
+    loop {
+        let whole = Spanned::new(place.clone(), DeValue::Table(table.clone()));
+        let error = match T::deserialize(ValueDeserializer::from(whole)) {
+            Ok(read) => return read,
+            Err(error) => error,
+        };
+        let at = error.span().unwrap_or_else(|| place.clone());
+        let culprit = table
+            .iter()
+            .find(|(key, value)| overlap(&key.span(), &at) || overlap(&value.span(), &at))
+            .map(|(key, _)| key.clone());
+        explain(name, at, error.message(), faults);
+        let Some(culprit) = culprit else { return T::default() };
+        table.remove(&culprit);
+    }
+}
+
+fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+/// Says in our words what serde found: an unknown key, or a value of the wrong kind.
+fn explain(table: &str, place: Range<usize>, message: &str, faults: &mut Faults) {
+    if message.starts_with("unknown field") {
+        // "unknown field `a`, expected one of `b`, `c`": every second piece between backticks.
+        let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+        if let [unknown, known @ ..] = words.as_slice() {
+            faults.error(
+                Some(place),
+                format_args!("there is no key `{unknown}` in `{table}`"),
+                expected(unknown, known),
+            );
+            return;
+        }
+    }
+    faults.error(Some(place), one_line(message), "");
+}
+
+/// Names that people bring along from other proxies, and ours for the same thing.
+const ELSEWHERE: [(&str, &str); 16] = [
+    ("listen", "address"),
+    ("bind", "address"),
+    ("port", "address"),
+    ("ssl", "tls"),
+    ("server", "listener"),
+    ("location", "route"),
+    ("proxy_pass", "upstream"),
+    ("backend", "upstream"),
+    ("servers", "endpoints"),
+    ("server_name", "host"),
+    ("ssl_certificate", "chain"),
+    ("cert", "chain"),
+    ("ssl_certificate_key", "key"),
+    ("proxy_read_timeout", "idle_timeout"),
+    ("proxy_connect_timeout", "connect_timeout"),
+    ("lb_policy", "balance"),
+];
+
+fn expected(unknown: &str, known: &[&str]) -> String {
+    let elsewhere = ELSEWHERE
+        .iter()
+        .find(|(theirs, ours)| *theirs == unknown && known.contains(ours))
+        .map(|(_, ours)| *ours);
+    match elsewhere.or_else(|| nearest(unknown, known.iter().copied())) {
+        Some(near) => did_you_mean(near, [near]),
+        None => format!("known here: {}", known.join(", ")),
+    }
+}
+
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn faults_of(text: &str) -> String {
+        let mut faults = Faults::default();
+        File::read(text, &mut faults);
+        faults.into_report(Path::new("proxy.toml"), text).errors()
+    }
+
+    #[test]
+    fn every_fault_of_a_table_is_found() {
+        let text = "[[route]]\nhots = \"*\"\npath = 3\nupstream = \"app\"\nbanana = 1\n[drian]\n";
+        let faults = faults_of(text);
+        for part in [
+            "no key `hots` in `route`",
+            "did you mean `host`?",
+            "proxy.toml:3:8",
+            "no key `banana`",
+            "known here: host, path",
+            "no table `drian`",
+            "did you mean `drain`?",
+        ] {
+            assert!(faults.contains(part), "{part} in:\n{faults}");
+        }
+    }
+
+    #[test]
+    fn words_of_other_proxies_are_recognised() {
+        assert!(faults_of("[[listener]]\nlisten = \"[::]:80\"").contains("did you mean `address`?"));
+    }
+
+    #[test]
+    fn a_table_written_as_something_else_is_explained() {
+        assert!(faults_of("[route]\npath = \"/\"").contains("write `[[route]]`"));
+        assert!(faults_of("upstream = 3").contains("write `[upstream.NAME]`"));
+        assert!(faults_of("limits = 3").contains("write `[limits]`"));
+    }
+}

@@ -1,0 +1,242 @@
+//! The configuration: what `proxy.toml` says (`file`), what it means (`compile`), and what is
+//! wrong with it (`fault`). Nothing outside sees the types that mirror the file; what runs takes
+//! the types of this page, where names have become references and text has become values.
+
+mod compile;
+pub mod fault;
+mod file;
+pub mod units;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use ipnet::IpNet;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+
+pub use compile::parse_endpoint;
+use fault::{Faults, Report};
+use units::ByteSize;
+
+use crate::route::pattern::{HostPattern, PathPattern};
+use crate::tls::certificate::Certificate;
+
+/// A configuration as it is meant, every default decided.
+#[derive(Debug)]
+pub struct Config {
+    /// The sockets to listen on.
+    pub listeners: Vec<Listener>,
+    /// What holds for every TLS listener.
+    pub tls: Tls,
+    /// The certificates, the default first.
+    pub certificates: Vec<CertificateSource>,
+    /// The upstreams; [`Route::upstream`] counts into this list.
+    pub upstreams: Vec<Upstream>,
+    /// The routes, in the order of the file.
+    pub routes: Vec<Route>,
+    /// What is bounded.
+    pub limits: Limits,
+    /// How the process ends.
+    pub drain: Drain,
+    /// The access log.
+    pub log: Log,
+}
+
+/// One socket to listen on.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// The address to bind.
+    pub address: SocketAddr,
+    /// Taken where `address` may not be bound.
+    pub fallback: Option<SocketAddr>,
+    /// Whether TLS is terminated here.
+    pub tls: bool,
+    /// Peers whose `X-Forwarded-*` are believed.
+    pub trusted: Vec<IpNet>,
+    /// Whether every request is sent to https (308; a handshake gets 426).
+    pub redirect_https: bool,
+}
+
+/// What holds for every TLS listener.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Whether TLS 1.2 is spoken besides 1.3.
+    pub allow_tls12: bool,
+    /// How long a client may take for its TLS handshake.
+    pub handshake_timeout: Duration,
+}
+
+/// Where a certificate comes from.
+#[derive(Debug)]
+pub enum CertificateSource {
+    /// Read, checked, and ready to be served.
+    Loaded(Box<Certificate>),
+    /// To be made, or renewed, by our own small CA.
+    SelfSigned(SelfSigned),
+}
+
+/// A certificate for a first run, signed by a CA of our own beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelfSigned {
+    /// Where the chain is, or will be.
+    pub chain: PathBuf,
+    /// Where the key is, or will be.
+    pub key: PathBuf,
+    /// Host names and addresses it is for.
+    pub names: Vec<String>,
+}
+
+/// A named group of endpoints.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name in the file.
+    pub name: String,
+    /// Its endpoints, at least one.
+    pub endpoints: Vec<EndpointAddr>,
+    /// How one of them is chosen.
+    pub balance: Balance,
+    /// How long connecting (with TLS) may take.
+    pub connect_timeout: Duration,
+    /// How long the answer to a request or handshake may take.
+    pub handshake_timeout: Duration,
+    /// How many other endpoints are tried after a failure.
+    pub retries: usize,
+    /// The `Host` to send; `None` keeps the client's.
+    pub host: Option<HeaderValue>,
+    /// How `https://` endpoints are verified; `None` where there are none.
+    pub tls: Option<UpstreamTls>,
+    /// How long the address of a name is believed.
+    pub resolve_every: Duration,
+}
+
+/// How the endpoints of an upstream prove who they are.
+#[derive(Debug, Clone)]
+pub struct UpstreamTls {
+    /// Trusted roots, and whether they are asked at all.
+    pub client: Arc<ClientConfig>,
+    /// The name to ask for and to verify; `None` takes the endpoint's own.
+    pub server_name: Option<ServerName<'static>>,
+}
+
+/// One address of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointAddr {
+    /// `http://host:port` or `https://host:port`
+    Tcp {
+        /// A name or an IP address, without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Whether TLS is spoken to it.
+        tls: bool,
+    },
+    /// `unix:/path`
+    Unix(PathBuf),
+    /// The echo that is built in.
+    Echo,
+}
+
+impl std::fmt::Display for EndpointAddr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { host, port, tls } => {
+                let scheme = if *tls { "https" } else { "http" };
+                if host.contains(':') {
+                    write!(f, "{scheme}://[{host}]:{port}")
+                } else {
+                    write!(f, "{scheme}://{host}:{port}")
+                }
+            }
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Echo => f.write_str("builtin:echo"),
+        }
+    }
+}
+
+/// How an upstream chooses an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// The one with the fewest sessions and requests in flight.
+    LeastSessions,
+    /// Each in turn.
+    RoundRobin,
+    /// Any.
+    Random,
+}
+
+/// Which requests go where, and how they are treated there.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The hosts it is for.
+    pub host: HostPattern,
+    /// The paths it is for.
+    pub path: PathPattern,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Whether a handshake without `Connection: upgrade` is an ordinary request.
+    pub strict_handshake: bool,
+    /// How long a session may be silent in both directions.
+    pub idle_timeout: Duration,
+    /// How long both sides may take to leave once a session is being closed.
+    pub close_timeout: Duration,
+    /// How long one direction may go on after the other has ended.
+    pub half_close_timeout: Duration,
+}
+
+/// What is bounded. `None` is unbounded.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Sessions at once.
+    pub sessions: Option<usize>,
+    /// Client connections at once, sessions included.
+    pub connections: Option<usize>,
+    /// The same from one address.
+    pub connections_per_ip: Option<usize>,
+    /// How long a request's head may take.
+    pub header_timeout: Duration,
+    /// How large a request's head may be.
+    pub header_bytes: ByteSize,
+    /// How long an idle connection is kept for the next request.
+    pub keep_alive: Duration,
+}
+
+/// How the process ends.
+#[derive(Debug, Clone)]
+pub struct Drain {
+    /// When what is left is cut.
+    pub timeout: Duration,
+}
+
+/// The access log.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// Text or JSON; `None` decides by whether it goes to a terminal.
+    pub format: Option<LogFormat>,
+    /// The file it is appended to; `None` is standard output.
+    pub path: Option<PathBuf>,
+    /// Query keys whose values are secret, besides the usual ones.
+    pub redact: Vec<String>,
+}
+
+/// How a line of the access log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For eyes.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Compiles the text of a `proxy.toml` that lies at `path`; paths inside are relative to its
+/// folder. The configuration is there if the report has no error.
+pub fn compile(path: &Path, text: &str) -> (Option<Config>, Report) {
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
+    let mut faults = Faults::default();
+    let config = file::File::read(text, &mut faults)
+        .and_then(|file| compile::compile(&file, folder, &mut faults));
+    let report = faults.into_report(path, text);
+    (config.filter(|_| report.is_usable()), report)
+}

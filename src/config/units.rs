@@ -1,0 +1,149 @@
+//! Values that carry their unit in the text: durations (`"30s"`) and sizes (`"64KiB"`).
+
+use std::fmt;
+use std::time::Duration;
+
+/// A number of bytes, as `"64KiB"` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(u64);
+
+impl ByteSize {
+    /// So many KiB of 1,024 bytes.
+    pub const fn kib(count: u64) -> Self {
+        Self(count * 1024)
+    }
+
+    /// The number of bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+
+    /// Reads `"512B"`, `"64KiB"`, `"1MiB"` or `"1GiB"` (and `KB`, `MB`, `GB` by the thousand).
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the text and how it is written right.
+    pub fn parse(text: &str) -> Result<Self, UnitError> {
+        let (number, unit) = split(text);
+        let scale: u64 = match unit.to_ascii_lowercase().as_str() {
+            "b" => 1,
+            "kib" | "k" => 1 << 10,
+            "mib" | "m" => 1 << 20,
+            "gib" | "g" => 1 << 30,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            _ => return Err(UnitError::Size(text.into())),
+        };
+        let number: u64 = number.parse().map_err(|_| UnitError::Size(text.into()))?;
+        number.checked_mul(scale).map(Self).ok_or_else(|| UnitError::TooLarge(text.into()))
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (scale, unit) in [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+            if self.0 >= scale && self.0.is_multiple_of(scale) {
+                return write!(f, "{}{unit}", self.0 / scale);
+            }
+        }
+        write!(f, "{}B", self.0)
+    }
+}
+
+/// Reads `"250ms"`, `"30s"`, `"5m"`, `"1h"`, `"2d"`, or several of them in a row: `"1h30m"`.
+///
+/// # Errors
+///
+/// What is wrong with the text and how it is written right.
+pub fn duration(text: &str) -> Result<Duration, UnitError> {
+    let wrong = || UnitError::Duration(text.into());
+    let mut total = Duration::ZERO;
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let (number, after) = split(rest);
+        let unit_len = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, next) = after.split_at(unit_len);
+        let millis: u64 = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" | "min" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let part = number.checked_mul(millis).ok_or_else(|| UnitError::TooLarge(text.into()))?;
+        total = total
+            .checked_add(Duration::from_millis(part))
+            .filter(|sum| *sum <= LONGEST)
+            .ok_or_else(|| UnitError::TooLarge(text.into()))?;
+        rest = next;
+    }
+    Ok(total)
+}
+
+/// A deadline that is further away than this is a slip of the pen, and arithmetic on instants
+/// must not overflow.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// The digits at the front, and what follows them.
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    (&text[..digits], text[digits..].trim_start())
+}
+
+/// Why a text is no duration or size.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnitError {
+    /// Not a number with a unit of time.
+    #[error("`{0}` is no duration: write a whole number and ms, s, m, h or d, as in \"30s\"")]
+    Duration(String),
+    /// Not a number with a unit of size.
+    #[error("`{0}` is no size: write a whole number and B, KiB, MiB or GiB, as in \"64KiB\"")]
+    Size(String),
+    /// More than we can count to, or would ever wait for.
+    #[error("`{0}` is too large")]
+    TooLarge(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_carry_their_unit() {
+        for (text, millis) in [
+            ("0s", 0),
+            ("250ms", 250),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            (" 2 d ", 172_800_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "30", "s", "-1s", "1.5s", "30 parsecs", "1h 30", "99999999999999999999s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert_eq!(duration("999999999d"), Err(UnitError::TooLarge("999999999d".into())));
+    }
+
+    #[test]
+    fn sizes_carry_their_unit() {
+        for (text, bytes) in
+            [("0B", 0), ("512B", 512), ("64KiB", 65_536), ("2 MiB", 2 << 20), ("1kb", 1_000)]
+        {
+            assert_eq!(ByteSize::parse(text), Ok(ByteSize(bytes)), "{text}");
+        }
+        for text in ["", "64", "KiB", "64XiB", "99999999999GiB"] {
+            assert!(ByteSize::parse(text).is_err(), "{text}");
+        }
+        assert_eq!(ByteSize::kib(32).to_string(), "32KiB");
+        assert_eq!(ByteSize(1_500).to_string(), "1500B");
+    }
+}

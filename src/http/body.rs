@@ -1,0 +1,253 @@
+//! Bodies on their way through: a client's towards an endpoint, and the answer back. They are
+//! counted, never gathered.
+
+use std::cell::Cell;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use super::serve::Activity;
+use crate::telemetry::record::Record;
+use crate::upstream::endpoint::InFlight;
+use crate::upstream::pool::{Connection, Pool};
+
+/// The body of a client's request.
+#[derive(Debug)]
+pub struct RequestBody {
+    /// `None` is a body of no bytes that was never received.
+    incoming: Option<Incoming>,
+    record: Record,
+    gate: Option<oneshot::Receiver<()>>,
+    progress: Progress,
+}
+
+/// How far a request's body has come; shared with whoever waits for the answer.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Rc<ProgressCells>);
+
+#[derive(Debug, Default)]
+struct ProgressCells {
+    is_sent: Cell<bool>,
+    last: Cell<Option<Instant>>,
+}
+
+impl Progress {
+    /// Whether the whole body has been handed on.
+    pub fn is_sent(&self) -> bool {
+        self.0.is_sent.get()
+    }
+
+    /// When the last piece of it was handed on.
+    pub fn last(&self) -> Option<Instant> {
+        self.0.last.get()
+    }
+}
+
+/// Opens the gate in front of a body, once; dropping the last clone opens it too.
+#[derive(Debug, Clone)]
+pub struct Opener(Arc<Mutex<Option<oneshot::Sender<()>>>>);
+
+impl Opener {
+    /// Lets the body through.
+    pub fn open(&self) {
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sender) = sender {
+            // The body may be gone already, and then there is nothing to let through.
+            let _ = sender.send(());
+        }
+    }
+}
+
+impl RequestBody {
+    /// A body that is passed on as it comes.
+    pub fn new(incoming: Incoming, record: Record) -> (Self, Progress) {
+        let progress = Progress::default();
+        progress.0.is_sent.set(incoming.is_end_stream());
+        let incoming = Some(incoming);
+        (Self { incoming, record, gate: None, progress: progress.clone() }, progress)
+    }
+
+    /// No body, for a request that is sent once more.
+    pub fn empty(record: Record) -> Self {
+        Self { incoming: None, record, gate: None, progress: Progress::default() }
+    }
+
+    /// Holds the body back until the gate is opened: a client that expects `100 (Continue)` is
+    /// told to go on by hyper as soon as its body is asked for (RFC 9110 §10.1.1).
+    pub fn hold_back(&mut self) -> Opener {
+        let (sender, receiver) = oneshot::channel();
+        self.gate = Some(receiver);
+        Opener(Arc::new(Mutex::new(Some(sender))))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        if let Some(gate) = &mut this.gate {
+            // An error means that the opener is gone, which opens it too.
+            let _ = ready!(Pin::new(gate).poll(cx));
+            this.gate = None;
+        }
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            this.record.add_to_upstream(data_len(frame));
+            this.progress.0.last.set(Some(Instant::now()));
+        }
+        this.progress.0.is_sent.set(frame.is_none() || incoming.is_end_stream());
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+fn data_len(frame: &Frame<Bytes>) -> u64 {
+    frame.data_ref().map_or(0, |data| data.len() as u64)
+}
+
+/// The body of an answer, and what must last as long as it does.
+#[derive(Debug)]
+pub struct ResponseBody {
+    source: Source,
+    record: Option<Record>,
+    activity: Option<Rc<Activity>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Own(Full<Bytes>),
+    Upstream(Relayed),
+}
+
+/// An answer that an endpoint is giving.
+#[derive(Debug)]
+struct Relayed {
+    incoming: Incoming,
+    is_read: bool,
+    _in_flight: InFlight,
+    then: Then,
+}
+
+/// What becomes of an endpoint's connection after its answer.
+#[derive(Debug)]
+pub enum Then {
+    /// It is kept for the next request, if this one has been sent and answered in full.
+    Keep(Rc<Pool>, Option<Connection>, Progress),
+    /// It is closed.
+    Close(AbortHandle),
+}
+
+impl ResponseBody {
+    /// An answer of our own.
+    pub fn own(text: Bytes) -> Self {
+        Self { source: Source::Own(Full::new(text)), record: None, activity: None }
+    }
+
+    /// An endpoint's answer.
+    pub fn relayed(incoming: Incoming, in_flight: InFlight, then: Then) -> Self {
+        let relayed = Relayed { incoming, is_read: false, _in_flight: in_flight, then };
+        Self { source: Source::Upstream(relayed), record: None, activity: None }
+    }
+
+    /// Keeps the record open, and the connection marked as busy, until the body is gone.
+    pub fn on_behalf_of(mut self, record: Record, activity: Rc<Activity>) -> Self {
+        self.record = Some(record);
+        self.activity = Some(activity);
+        self
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.source {
+            Source::Own(full) => match ready!(Pin::new(full).poll_frame(cx)) {
+                Some(Ok(frame)) => Some(Ok(frame)),
+                Some(Err(never)) => match never {},
+                None => None,
+            },
+            Source::Upstream(relayed) => {
+                let frame = ready!(Pin::new(&mut relayed.incoming).poll_frame(cx));
+                relayed.is_read = frame.is_none() || relayed.incoming.is_end_stream();
+                frame
+            }
+        };
+        match (&frame, &this.record) {
+            (Some(Ok(frame)), Some(record)) => record.add_to_client(data_len(frame)),
+            (Some(Err(error)), Some(record)) => {
+                record.reason(format_args!("the upstream's answer broke off: {error}"));
+            }
+            _ => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(full) => full.is_end_stream(),
+            Source::Upstream(relayed) => relayed.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(full) => full.size_hint(),
+            Source::Upstream(relayed) => relayed.incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Some(activity) = &self.activity {
+            activity.answered();
+        }
+    }
+}
+
+impl Drop for Relayed {
+    fn drop(&mut self) {
+        let is_read = self.is_read || self.incoming.is_end_stream();
+        match &mut self.then {
+            Then::Keep(pool, connection, progress) => {
+                let Some(connection) = connection.take() else { return };
+                if is_read && progress.is_sent() {
+                    pool.keep(self._in_flight.endpoint(), connection);
+                } else {
+                    connection.close();
+                }
+            }
+            Then::Close(task) if !is_read => task.abort(),
+            Then::Close(_) => {}
+        }
+    }
+}

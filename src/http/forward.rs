@@ -1,0 +1,200 @@
+//! Ordinary requests: to an endpoint and back, bodies streaming both ways.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::EXPECT;
+use http::{HeaderMap, Method, Request, Response, StatusCode, request};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+
+use super::body::{Opener, Progress, RequestBody, ResponseBody, Then};
+use super::headers::{self, Hop};
+use super::respond::Refusal;
+use crate::telemetry::record::Record;
+use crate::upstream::Upstream;
+use crate::upstream::dial::dial;
+use crate::upstream::endpoint::{Endpoint, InFlight};
+use crate::upstream::pool::{Connection, Pool};
+
+/// How long a body is held back for an upstream's `100 (Continue)`; many never say it.
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// Carries a request, whose headers are those for the upstream already, to an endpoint, and
+/// returns the answer with its headers made for the client. Dropping it closes the connection to
+/// the endpoint.
+///
+/// # Errors
+///
+/// [`Refusal`] where no endpoint could be reached, or none answered.
+pub async fn forward(
+    request: Request<Incoming>,
+    upstream: &Arc<Upstream>,
+    pool: &Rc<Pool>,
+    record: &Record,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let (head, incoming) = request.into_parts();
+    let can_be_repeated = incoming.is_end_stream() && is_idempotent(&head.method);
+    let copy = can_be_repeated.then(|| head.clone());
+    let (mut body, progress) = RequestBody::new(incoming, record.clone());
+    let opener = expects_continue(&head.headers).then(|| body.hold_back());
+    let mut request = Request::from_parts(head, body);
+    if let Some(opener) = &opener {
+        open_on_continue(&mut request, opener);
+    }
+
+    let mut tried = Vec::new();
+    loop {
+        let (mut way, is_fresh) = reach(upstream, pool, &mut tried, record).await?;
+        let answer = way.connection.sender.try_send_request(request);
+        match in_time(answer, upstream.config.handshake_timeout, &progress).await {
+            Some(Ok(answer)) => return finish(answer, way, pool, progress),
+            None => {
+                way.connection.close();
+                return Err(Refusal::Slow);
+            }
+            Some(Err(failure)) => {
+                request = again(failure, copy.as_ref(), record)?;
+                // A kept connection that the endpoint closed meanwhile says nothing against it.
+                if is_fresh {
+                    tried.push(way.in_flight.endpoint().clone());
+                    if tried.len() > upstream.config.retries {
+                        return Err(Refusal::Unanswered);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A connection to an endpoint, and the endpoint's count of what it serves.
+struct Way {
+    connection: Connection,
+    in_flight: InFlight,
+}
+
+/// Finds a connection: one that was kept, or a fresh one (then `true`), to another endpoint where
+/// dialling the first one failed.
+async fn reach(
+    upstream: &Arc<Upstream>,
+    pool: &Rc<Pool>,
+    tried: &mut Vec<Arc<Endpoint>>,
+    record: &Record,
+) -> Result<(Way, bool), Refusal> {
+    let mut last = None;
+    while let Some(endpoint) = upstream.choose(tried) {
+        record.endpoint(&endpoint.name);
+        let in_flight = endpoint.begin();
+        if let Some(connection) = pool.take(&endpoint) {
+            return Ok((Way { connection, in_flight }, false));
+        }
+        match dial(&endpoint, &upstream.config).await {
+            Ok(stream) => {
+                let connection = Connection::over(stream).await.map_err(Refusal::Broken)?;
+                return Ok((Way { connection, in_flight }, true));
+            }
+            Err(error) => {
+                tracing::debug!(endpoint = %endpoint.name, %error, "dialling failed");
+                tried.push(endpoint);
+                if tried.len() > upstream.config.retries {
+                    return Err(Refusal::Unreached(error));
+                }
+                last = Some(error);
+            }
+        }
+    }
+    Err(last.map_or(Refusal::Unanswered, Refusal::Unreached))
+}
+
+/// The request once more after a failure: as it came back unsent, or from its copy where it can
+/// be repeated and no byte of an answer came (RFC 9110 §9.2.2).
+fn again(
+    mut failure: TrySendError<Request<RequestBody>>,
+    copy: Option<&request::Parts>,
+    record: &Record,
+) -> Result<Request<RequestBody>, Refusal> {
+    if let Some(unsent) = failure.take_message() {
+        return Ok(unsent);
+    }
+    let error = failure.into_error();
+    match copy {
+        Some(head) if !error.is_parse() => {
+            tracing::debug!(%error, id = record.id(), "no answer, asking again");
+            Ok(Request::from_parts(head.clone(), RequestBody::empty(record.clone())))
+        }
+        _ => Err(Refusal::Broken(error)),
+    }
+}
+
+/// The answer, unless it takes longer than `limit` after the last of the request went out; `None`
+/// then. The clock is looked at only when the limit may be over, so an upload costs no timer.
+async fn in_time<T>(
+    answer: impl Future<Output = T>,
+    limit: Duration,
+    progress: &Progress,
+) -> Option<T> {
+    let mut answer = std::pin::pin!(answer);
+    let began = Instant::now();
+    let mut deadline = began + limit;
+    loop {
+        let until = tokio::time::Instant::from_std(deadline);
+        if let Ok(answer) = tokio::time::timeout_at(until, &mut answer).await {
+            return Some(answer);
+        }
+        let now = Instant::now();
+        deadline = if progress.is_sent() {
+            progress.last().unwrap_or(began) + limit
+        } else {
+            // A client may take its time over a body; that is not the upstream's fault.
+            now + limit
+        };
+        if deadline <= now {
+            return None;
+        }
+    }
+}
+
+fn finish(
+    answer: Response<Incoming>,
+    way: Way,
+    pool: &Rc<Pool>,
+    progress: Progress,
+) -> Result<Response<ResponseBody>, Refusal> {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        way.connection.close();
+        return Err(Refusal::UnaskedSwitch);
+    }
+    let (mut head, incoming) = answer.into_parts();
+    headers::to_client(&mut head.headers, Hop::Ordinary);
+    let then = Then::Keep(pool.clone(), Some(way.connection), progress);
+    Ok(Response::from_parts(head, ResponseBody::relayed(incoming, way.in_flight, then)))
+}
+
+/// RFC 9110 §9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Opens the gate in front of the body when the upstream says `100 (Continue)`, or after a while.
+fn open_on_continue(request: &mut Request<RequestBody>, opener: &Opener) {
+    let on_continue = opener.clone();
+    hyper::ext::on_informational(request, move |answer| {
+        if answer.status() == StatusCode::CONTINUE {
+            on_continue.open();
+        }
+    });
+    let opener = opener.clone();
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(CONTINUE_WAIT).await;
+        opener.open();
+    });
+}

@@ -1,0 +1,225 @@
+//! Our own answers. Only here does a failure become a status; each has a short text that names
+//! the reason, for clients show little more than the number, and the log has the rest.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, UPGRADE, VIA,
+};
+use http::{Response, StatusCode};
+
+use super::body::ResponseBody;
+use super::handshake::{AnswerError, HandshakeError, SEC_WEBSOCKET_VERSION};
+use super::headers::HostError;
+use crate::lifecycle::worker::random;
+use crate::listener::limits::Full;
+use crate::telemetry::record::Record;
+use crate::upstream::dial::DialError;
+
+/// Why a request is not carried out. The text of each is the answer's body.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The request is not HTTP as we speak it.
+    #[error("the request is malformed: {0}")]
+    Malformed(String),
+    /// Its head takes too long.
+    #[error("the request's head did not come in time")]
+    SlowHead,
+    /// Its head is too large.
+    #[error("the request's head is too large")]
+    LargeHead,
+    /// Its target is too long.
+    #[error("the request's target is too long")]
+    LongTarget,
+    /// Its host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The host is not one of the certificate that the client was shown.
+    #[error("this connection is not for `{host}`: its certificate was chosen for `{sni}`")]
+    Misdirected {
+        /// The host asked for.
+        host: String,
+        /// The name asked for in TLS.
+        sni: String,
+    },
+    /// CONNECT is for forward proxies.
+    #[error("CONNECT is not served: this is a reverse proxy")]
+    Connect,
+    /// Plain HTTP where TLS is spoken.
+    #[error("this port speaks TLS: ask for https:// or wss://")]
+    PlainOnTls,
+    /// No route is for it.
+    #[error("no route is for this host and path")]
+    NoRoute,
+    /// The handshake.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// A plain request that should come by TLS.
+    #[error("this is served at {0}")]
+    Redirect(String),
+    /// A plain handshake that should come by TLS; browsers do not follow redirects of those.
+    #[error("this WebSocket is served at {0}")]
+    UseTls(String),
+    /// One too many.
+    #[error("{}", full(*.0))]
+    Full(Full),
+    /// The process, or this worker, accepts nothing new.
+    #[error("the proxy is shutting down")]
+    Draining,
+    /// The endpoint was not reached.
+    #[error("{}", unreached(.0))]
+    Unreached(#[source] DialError),
+    /// It hung up, or what it said is not HTTP.
+    #[error("the upstream closed the connection or answered nonsense")]
+    Broken(#[source] hyper::Error),
+    /// It closed the connection before any answer, and so did all that were tried.
+    #[error("the upstream closed the connection without an answer")]
+    Unanswered,
+    /// It answered a handshake in a wrong way.
+    #[error("the upstream does not speak WebSocket: {0}")]
+    Answer(AnswerError),
+    /// It switched protocols and was not asked to.
+    #[error("the upstream switched protocols without being asked")]
+    UnaskedSwitch,
+    /// It took too long.
+    #[error("the upstream did not answer in time")]
+    Slow,
+}
+
+fn full(full: Full) -> &'static str {
+    match full {
+        Full::Connections => "the proxy is full: too many connections",
+        Full::Address => "too many connections from this address",
+        Full::Sessions => "the proxy is full: too many WebSockets",
+    }
+}
+
+fn unreached(error: &DialError) -> &'static str {
+    if error.is_timeout() {
+        "the upstream was not reached in time"
+    } else {
+        "the upstream cannot be reached"
+    }
+}
+
+impl Refusal {
+    /// The status it is told with.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::Host(_) | Self::PlainOnTls => StatusCode::BAD_REQUEST,
+            Self::Handshake(HandshakeError::Version(_)) | Self::UseTls(_) => {
+                StatusCode::UPGRADE_REQUIRED
+            }
+            Self::Handshake(_) => StatusCode::BAD_REQUEST,
+            Self::SlowHead => StatusCode::REQUEST_TIMEOUT,
+            Self::LargeHead => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::LongTarget => StatusCode::URI_TOO_LONG,
+            Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
+            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Redirect(_) => StatusCode::PERMANENT_REDIRECT,
+            Self::Full(Full::Address) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Full(Full::Connections | Full::Sessions) | Self::Draining => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Unreached(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unreached(_)
+            | Self::Unanswered
+            | Self::Broken(_)
+            | Self::Answer(_)
+            | Self::UnaskedSwitch => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::Slow => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// Whether the client's connection ends with the answer.
+    fn ends_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed(_)
+                | Self::SlowHead
+                | Self::LargeHead
+                | Self::LongTarget
+                | Self::PlainOnTls
+                | Self::Connect
+                | Self::Draining
+                | Self::Full(Full::Connections | Full::Address)
+                | Self::Handshake(HandshakeError::Body)
+        )
+    }
+
+    /// What the answer says besides its text.
+    fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = match self {
+            Self::Handshake(HandshakeError::Version(_)) => {
+                vec![(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))]
+            }
+            Self::UseTls(_) => vec![(UPGRADE, HeaderValue::from_static("TLS/1.2, HTTP/1.1"))],
+            Self::Redirect(to) => {
+                HeaderValue::from_str(to).map(|to| (LOCATION, to)).into_iter().collect()
+            }
+            Self::Connect => vec![(ALLOW, HeaderValue::from_static("GET, HEAD, POST"))],
+            Self::Full(_) | Self::Draining => vec![(RETRY_AFTER, retry_after())],
+            _ => Vec::new(),
+        };
+        if self.ends_connection() {
+            headers.push((CONNECTION, HeaderValue::from_static("close")));
+        }
+        headers
+    }
+
+    fn text(&self) -> String {
+        format!("{} {}\n", self.status().as_u16(), self)
+    }
+
+    /// The error and everything below it, in one line, for the log.
+    fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            let _ = write!(text, ": {error}");
+            source = error.source();
+        }
+        text
+    }
+}
+
+/// Seconds from 1 to 8: whoever was refused together should not come back together.
+fn retry_after() -> HeaderValue {
+    HeaderValue::from(1 + random() % 8)
+}
+
+/// Answers a request with a refusal and puts it on record.
+pub fn with(refusal: &Refusal, record: &Record) -> Response<ResponseBody> {
+    record.answered(refusal.status().as_u16());
+    record.reason(refusal.chain());
+    let mut response = Response::new(ResponseBody::own(Bytes::from(refusal.text())));
+    *response.status_mut() = refusal.status();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(VIA, HeaderValue::from_static("1.1 tidegate"));
+    headers.extend(refusal.headers());
+    response
+}
+
+/// The same answer in bytes, for a connection on which nothing else will be said: where HTTP
+/// itself broke down.
+pub fn in_bytes(refusal: &Refusal, record: &Record) -> Vec<u8> {
+    record.answered(refusal.status().as_u16());
+    record.reason(refusal.chain());
+    let text = refusal.text();
+    let mut answer = format!(
+        "HTTP/1.1 {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n",
+        refusal.status(),
+        text.len()
+    );
+    for (name, value) in refusal.headers() {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let _ = write!(answer, "{name}: {value}\r\n");
+    }
+    let _ = write!(answer, "\r\n{text}");
+    answer.into_bytes()
+}

@@ -1,0 +1,294 @@
+//! Owns a client's connection from its first byte until it is closed or upgraded.
+//!
+//! hyper reads and writes HTTP; what it leaves to others is here: how long a head may take and an
+//! idle connection is kept, the drain, an answer with a reason where hyper's own would be bare,
+//! and a close that does not run over the last answer. After a 101 the connection is taken out of
+//! hyper's hands, together with what it had read beyond the handshake.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::body::ResponseBody;
+use super::respond::{self, Refusal};
+use crate::config;
+use crate::lifecycle::phases::Drain;
+use crate::telemetry::record::Record;
+use crate::transport::Stream;
+
+/// hyper reads heads and bodies into one buffer; bodies are better off with a large one. The
+/// limit on heads is a setting of its own.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// How long a client may go on sending after our last answer: closing before it has stopped
+/// would reset the connection, and the answer with it.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What remains of a connection when hyper has let go of it.
+#[derive(Debug)]
+pub struct LetGo {
+    /// The connection.
+    pub stream: Stream,
+    /// What the client sent behind its last request.
+    pub early: Bytes,
+}
+
+/// Serves requests until the connection is over; `answer` gives the answer to each. Returns the
+/// connection if it may have been upgraded, which whoever answered knows: it has neither been
+/// closed nor has anything gone wrong with it.
+pub async fn serve<A, F>(
+    stream: Stream,
+    limits: &config::Limits,
+    drain: &Drain,
+    record: impl Fn() -> Record,
+    answer: A,
+) -> Option<LetGo>
+where
+    A: Fn(Request<Incoming>, Rc<Activity>) -> F,
+    F: Future<Output = Response<ResponseBody>>,
+{
+    let activity = Rc::new(Activity::new());
+    let watched = Watched { stream, activity: activity.clone() };
+    let service = service_fn(|request| {
+        activity.asked();
+        let answer = answer(request, activity.clone());
+        // hyper wants to move it while it is polled.
+        Box::pin(async { Ok::<_, Infallible>(answer.await) })
+    });
+    let head_bytes = usize::try_from(limits.header_bytes.bytes()).unwrap_or(BUFFER_BYTES);
+    let mut connection = http1::Builder::new()
+        .preserve_header_case(true)
+        .title_case_headers(true)
+        .max_buf_size(BUFFER_BYTES.max(head_bytes))
+        .max_header_size(head_bytes)
+        .serve_connection(TokioIo::new(watched), service);
+
+    let mut due = pin!(sleep_until(Instant::now() + limits.header_timeout));
+    let mut draining = pin!(drain.draining());
+    let mut is_draining = false;
+    let ended = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+                return Poll::Ready(Ended::Http(ended));
+            }
+            if !is_draining && draining.as_mut().poll(cx).is_ready() {
+                is_draining = true;
+                Pin::new(&mut connection).graceful_shutdown();
+                continue;
+            }
+            if due.as_mut().poll(cx).is_ready() {
+                match activity.next_deadline(limits) {
+                    Ok(later) => due.as_mut().reset(later),
+                    Err(overdue) => return Poll::Ready(overdue),
+                }
+                continue;
+            }
+            return Poll::Pending;
+        }
+    })
+    .await;
+
+    let refusal = match ended {
+        Ended::Http(Ok(())) if activity.is_switched() => {
+            let parts = connection.into_parts();
+            let stream = parts.io.into_inner().stream;
+            return Some(LetGo { stream, early: parts.read_buf });
+        }
+        Ended::Http(Err(error)) => activity.refusal(&error),
+        Ended::SlowHead => Some(Refusal::SlowHead),
+        Ended::Http(Ok(())) | Ended::Idle => None,
+    };
+    let last_words = refusal.map(|refusal| respond::in_bytes(&refusal, &record()));
+    close(connection.into_parts().io.into_inner().stream, last_words).await;
+    None
+}
+
+/// Why serving is over.
+enum Ended {
+    /// hyper says so.
+    Http(Result<(), hyper::Error>),
+    /// A head did not come in time.
+    SlowHead,
+    /// No request came in time.
+    Idle,
+}
+
+/// Says what is left to say, and closes so that the client can read it.
+pub async fn close(mut stream: Stream, last_words: Option<Vec<u8>>) {
+    let closing = async {
+        if let Some(bytes) = last_words {
+            stream.write_all(&bytes).await?;
+        }
+        stream.shutdown().await?;
+        let mut rest = [0; 2048];
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Whatever happens to a connection that is being closed, it is closed.
+    let _ = timeout(LINGER, closing).await;
+}
+
+/// What a connection is doing, as its deadlines see it.
+#[derive(Debug)]
+pub struct Activity {
+    doing: Cell<Doing>,
+    /// hyper's own bare answer to what is no HTTP, which we kept back to say it better.
+    kept_back: Cell<Option<StatusCode>>,
+    is_switched: Cell<bool>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Doing {
+    /// Nothing has been asked on it yet.
+    New(Instant),
+    /// A head has begun to come.
+    Head(Instant),
+    /// A request is being answered.
+    Answering,
+    /// The last answer has been given.
+    Idle(Instant),
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self {
+            doing: Cell::new(Doing::New(Instant::now())),
+            kept_back: Cell::new(None),
+            is_switched: Cell::new(false),
+        }
+    }
+
+    fn asked(&self) {
+        self.doing.set(Doing::Answering);
+    }
+
+    /// The answer has been handed to hyper to its last byte, or will never be.
+    pub(super) fn answered(&self) {
+        self.doing.set(Doing::Idle(Instant::now()));
+    }
+
+    /// The answer being given is a 101 that we mean: hyper takes any `Upgrade` for a wish and any
+    /// 101 for consent, we do not.
+    pub fn switch(&self) {
+        self.is_switched.set(true);
+    }
+
+    fn is_switched(&self) -> bool {
+        self.is_switched.get()
+    }
+
+    fn received(&self) {
+        if let Doing::New(_) | Doing::Idle(_) = self.doing.get() {
+            self.doing.set(Doing::Head(Instant::now()));
+        }
+    }
+
+    /// When to look again, or what has taken too long.
+    fn next_deadline(&self, limits: &config::Limits) -> Result<Instant, Ended> {
+        let now = Instant::now();
+        let (until, overdue) = match self.doing.get() {
+            Doing::New(since) => (since + limits.header_timeout, Ended::Idle),
+            Doing::Head(since) => (since + limits.header_timeout, Ended::SlowHead),
+            Doing::Idle(since) => (since + limits.keep_alive, Ended::Idle),
+            Doing::Answering => return Ok(now + limits.header_timeout),
+        };
+        // An idle connection is looked at again as soon as a head could be late.
+        if until > now { Ok(until.min(now + limits.header_timeout)) } else { Err(overdue) }
+    }
+
+    /// Whether `bytes` are hyper's own answer to what is no HTTP: a bare error, written while
+    /// nobody is being answered. Ours all have a `Via`.
+    fn is_bare_refusal(&self, bytes: &[u8]) -> Option<StatusCode> {
+        if matches!(self.doing.get(), Doing::Answering) || bytes.len() > 256 {
+            return None;
+        }
+        let text = std::str::from_utf8(bytes).ok()?.to_ascii_lowercase();
+        let is_bare = text.ends_with("\r\n\r\n")
+            && text.contains("\r\ncontent-length: 0\r\n")
+            && !text.contains("\r\nvia:");
+        let status = text.strip_prefix("http/1.1 4").filter(|_| is_bare)?.get(..2)?;
+        StatusCode::from_bytes(format!("4{status}").as_bytes()).ok()
+    }
+
+    /// What to tell a client whose connection hyper gave up with `error`.
+    fn refusal(&self, error: &hyper::Error) -> Option<Refusal> {
+        match self.kept_back.get()? {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Some(Refusal::LargeHead),
+            StatusCode::URI_TOO_LONG => Some(Refusal::LongTarget),
+            _ => Some(Refusal::Malformed(error.to_string())),
+        }
+    }
+}
+
+/// A client's stream that tells [`Activity`] what goes on.
+struct Watched {
+    stream: Stream,
+    activity: Rc<Activity>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            this.activity.received();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if let Some(status) = this.activity.is_bare_refusal(bytes) {
+            this.activity.kept_back.set(Some(status));
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        Pin::new(&mut this.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match slices {
+            [only] => self.poll_write(cx, only),
+            _ => Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,103 @@
+//! Running, draining, cut: the phases of the process as one worker sees them, and the count of
+//! what a drain waits for.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use tokio::sync::{Notify, watch};
+
+/// Where the process stands. It only ever moves forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Accepting and serving.
+    Running,
+    /// Nothing new is accepted; requests finish, sessions are closed.
+    Draining,
+    /// What is left is dropped.
+    Cut,
+}
+
+/// One worker's view of the phases.
+#[derive(Debug)]
+pub struct Drain {
+    phase: Cell<Phase>,
+    moved_on: Notify,
+    alive: Cell<usize>,
+    all_gone: Notify,
+}
+
+impl Drain {
+    /// A worker that is running.
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self {
+            phase: Cell::new(Phase::Running),
+            moved_on: Notify::new(),
+            alive: Cell::new(0),
+            all_gone: Notify::new(),
+        })
+    }
+
+    /// Whether new work is refused.
+    pub fn is_draining(&self) -> bool {
+        self.phase.get() > Phase::Running
+    }
+
+    /// Resolves when new work is to be refused. May be dropped at any time.
+    pub async fn draining(&self) {
+        while !self.is_draining() {
+            let moved_on = self.moved_on.notified();
+            if self.is_draining() {
+                return;
+            }
+            moved_on.await;
+        }
+    }
+
+    /// Something that a drain must wait for, until it is dropped.
+    pub fn keep_alive(self: &Rc<Self>) -> Alive {
+        self.alive.set(self.alive.get() + 1);
+        Alive(self.clone())
+    }
+
+    /// Follows the process through its phases and calls `on_drain` when the drain begins. Resolves
+    /// when everything has gone, or at the cut; says how many were still there.
+    pub async fn follow(
+        &self,
+        mut phases: watch::Receiver<Phase>,
+        on_drain: impl Fn(),
+    ) -> usize {
+        loop {
+            let phase = *phases.borrow_and_update();
+            if phase > self.phase.get() {
+                let was_running = !self.is_draining();
+                self.phase.set(phase);
+                self.moved_on.notify_waiters();
+                if was_running {
+                    on_drain();
+                }
+            }
+            if phase == Phase::Cut || (self.is_draining() && self.alive.get() == 0) {
+                return self.alive.get();
+            }
+            tokio::select! {
+                // The sender lives as long as the process; its loss means the end.
+                changed = phases.changed() => if changed.is_err() { return self.alive.get() },
+                () = self.all_gone.notified() => {}
+            }
+        }
+    }
+}
+
+/// Holds up a drain until it is dropped.
+#[derive(Debug)]
+pub struct Alive(Rc<Drain>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        let alive = self.0.alive.get() - 1;
+        self.0.alive.set(alive);
+        if alive == 0 {
+            self.0.all_gone.notify_one();
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! A worker: one thread with its own runtime, sockets, pool and sessions. Nothing on the data
+//! path is shared with another worker.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::watch;
+
+use super::phases::{Drain, Phase};
+use crate::listener::accept::{self, Entrance};
+use crate::proxy::Running;
+use crate::relay::sessions::Sessions;
+use crate::telemetry::access_log::{AccessLog, WorkerLog};
+use crate::upstream::pool::Pool;
+
+/// How often what is due is looked for: idle sessions, idle upstream connections.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What everything on one worker has at hand.
+#[derive(Debug)]
+pub struct Worker {
+    /// The configuration as it runs.
+    pub running: Arc<Running>,
+    /// This worker's end of the access log.
+    pub log: Rc<WorkerLog>,
+    /// Its connections to endpoints.
+    pub pool: Rc<Pool>,
+    /// Its sessions.
+    pub sessions: Rc<Sessions>,
+    /// Its view of the life of the process.
+    pub drain: Rc<Drain>,
+}
+
+/// Starts a worker that accepts on `sockets`. Its thread ends with the number of connections that
+/// had to be cut.
+///
+/// # Errors
+///
+/// What the system says to a new thread or event queue.
+pub fn start(
+    number: usize,
+    running: Arc<Running>,
+    sockets: Vec<(TcpListener, Entrance)>,
+    log: AccessLog,
+    phases: watch::Receiver<Phase>,
+) -> io::Result<JoinHandle<usize>> {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all();
+    // The handle of a local runtime stays on its thread, so it is built there; a first one shows
+    // here and now whether it can be.
+    drop(builder.build_local(LocalOptions::default())?);
+    thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        match builder.build_local(LocalOptions::default()) {
+            Ok(runtime) => {
+                let cut = runtime.block_on(run(running, sockets, log, phases));
+                // Dropping the runtime drops what is left, which writes its records.
+                drop(runtime);
+                cut
+            }
+            Err(error) => {
+                tracing::error!(worker = number, %error, "a worker could not start");
+                0
+            }
+        }
+    })
+}
+
+async fn run(
+    running: Arc<Running>,
+    sockets: Vec<(TcpListener, Entrance)>,
+    log: AccessLog,
+    phases: watch::Receiver<Phase>,
+) -> usize {
+    let worker = Rc::new(Worker {
+        running,
+        log: WorkerLog::new(log),
+        pool: Rc::new(Pool::default()),
+        sessions: Rc::new(Sessions::default()),
+        drain: Drain::new(),
+    });
+    for (socket, entrance) in sockets {
+        tokio::task::spawn_local(accept::accept(socket, Rc::new(entrance), worker.clone()));
+    }
+    let sweeping = worker.clone();
+    tokio::task::spawn_local(async move {
+        let mut ticks = tokio::time::interval(SWEEP);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            sweeping.sessions.sweep(std::time::Instant::now());
+            sweeping.pool.sweep();
+        }
+    });
+    let cut = worker
+        .drain
+        .follow(phases, || {
+            worker.sessions.end_all();
+            worker.pool.clear();
+        })
+        .await;
+    worker.sessions.cut_all();
+    worker.log.hand_over();
+    cut
+}
+
+/// A number nobody can foresee well enough to matter: for jitter and balancing, not for secrets.
+pub fn random() -> u64 {
+    RandomState::new().hash_one(0u8)
+}

@@ -1,0 +1,239 @@
+//! How many connections and sessions there may be at once, over all workers. What is admitted
+//! holds a permit, which follows the connection into its relay and is given back when dropped.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::config;
+
+/// Connections over the limit that may wait for their refusal at once; beyond that they are
+/// closed without a word, so that a flood costs no memory.
+const REFUSALS_AT_ONCE: usize = 256;
+
+/// The counts, shared by all workers. They are touched once per connection and session.
+#[derive(Debug)]
+pub struct Limits {
+    sessions: Counter,
+    connections: Counter,
+    refusals: Counter,
+    per_address: Option<PerAddress>,
+}
+
+/// Which limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// `limits.connections`
+    Connections,
+    /// `limits.connections_per_ip`
+    Address,
+    /// `limits.sessions`
+    Sessions,
+}
+
+/// What becomes of a new connection.
+#[derive(Debug)]
+pub enum Admission {
+    /// It is served.
+    Admitted(Permit),
+    /// It is told that it is one too many.
+    Refused(Full, Permit),
+    /// It is closed.
+    Dropped,
+}
+
+/// One place within a limit, given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    limits: Arc<Limits>,
+    of: Of,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Of {
+    Sessions,
+    Connections(Option<IpAddr>),
+    Refusals,
+}
+
+impl Limits {
+    /// Nothing is counted yet.
+    pub fn new(limits: &config::Limits) -> Arc<Self> {
+        Arc::new(Self {
+            sessions: Counter::new(limits.sessions),
+            connections: Counter::new(limits.connections),
+            refusals: Counter::new(Some(REFUSALS_AT_ONCE)),
+            per_address: limits
+                .connections_per_ip
+                .map(|most| PerAddress { most, counts: Mutex::default() }),
+        })
+    }
+
+    /// Decides on a new connection from `address`; `None` for one that stands for many clients, a
+    /// trusted proxy, which only the overall limit holds.
+    pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Admission {
+        let address = self.per_address.as_ref().and(address).map(|ip| ip.to_canonical());
+        if let (Some(per_address), Some(ip)) = (&self.per_address, address)
+            && !per_address.enter(ip)
+        {
+            return self.refuse(Full::Address);
+        }
+        if !self.connections.enter() {
+            self.leave_address(address);
+            return self.refuse(Full::Connections);
+        }
+        Admission::Admitted(self.permit(Of::Connections(address)))
+    }
+
+    fn refuse(self: &Arc<Self>, full: Full) -> Admission {
+        if self.refusals.enter() {
+            Admission::Refused(full, self.permit(Of::Refusals))
+        } else {
+            Admission::Dropped
+        }
+    }
+
+    /// A place for one more session.
+    ///
+    /// # Errors
+    ///
+    /// [`Full::Sessions`] where there is none.
+    pub fn open_session(self: &Arc<Self>) -> Result<Permit, Full> {
+        if self.sessions.enter() { Ok(self.permit(Of::Sessions)) } else { Err(Full::Sessions) }
+    }
+
+    fn permit(self: &Arc<Self>, of: Of) -> Permit {
+        Permit { limits: self.clone(), of }
+    }
+
+    fn leave_address(&self, address: Option<IpAddr>) {
+        if let (Some(per_address), Some(ip)) = (&self.per_address, address) {
+            per_address.leave(ip);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        match self.of {
+            Of::Sessions => self.limits.sessions.leave(),
+            Of::Refusals => self.limits.refusals.leave(),
+            Of::Connections(address) => {
+                self.limits.connections.leave();
+                self.limits.leave_address(address);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Counter {
+    most: usize,
+    count: AtomicUsize,
+}
+
+impl Counter {
+    fn new(most: Option<usize>) -> Self {
+        Self { most: most.unwrap_or(usize::MAX), count: AtomicUsize::new(0) }
+    }
+
+    fn enter(&self) -> bool {
+        let one_more = |count| (count < self.most).then_some(count + 1);
+        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    fn leave(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+struct PerAddress {
+    most: usize,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl PerAddress {
+    fn enter(&self, ip: IpAddr) -> bool {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_default();
+        let fits = *count < self.most;
+        *count += usize::from(fits);
+        fits
+    }
+
+    fn leave(&self, ip: IpAddr) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&ip);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::units::ByteSize;
+
+    fn limits(connections: Option<usize>, per_ip: Option<usize>) -> Arc<Limits> {
+        Limits::new(&config::Limits {
+            sessions: Some(1),
+            connections,
+            connections_per_ip: per_ip,
+            header_timeout: Duration::ZERO,
+            header_bytes: ByteSize::kib(32),
+            keep_alive: Duration::ZERO,
+        })
+    }
+
+    fn ip(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([127, 0, 0, last]))
+    }
+
+    #[test]
+    fn a_place_is_given_back_with_its_permit() {
+        let limits = limits(Some(2), None);
+        let first = limits.admit(ip(1));
+        let _second = limits.admit(ip(1));
+        assert!(matches!(limits.admit(ip(1)), Admission::Refused(Full::Connections, _)));
+        drop(first);
+        assert!(matches!(limits.admit(ip(1)), Admission::Admitted(_)));
+    }
+
+    #[test]
+    fn one_address_does_not_use_up_the_places_of_others() {
+        let limits = limits(Some(2), Some(1));
+        let first = limits.admit(ip(1));
+        assert!(matches!(limits.admit(ip(1)), Admission::Refused(Full::Address, _)));
+        assert!(matches!(limits.admit(Some("::ffff:127.0.0.1".parse().expect("an address"))),
+            Admission::Refused(Full::Address, _)));
+        let _other = limits.admit(ip(2));
+        assert!(matches!(limits.admit(ip(3)), Admission::Refused(Full::Connections, _)));
+        drop(first);
+        assert!(matches!(limits.admit(ip(3)), Admission::Admitted(_)));
+    }
+
+    #[test]
+    fn a_flood_of_refusals_is_bounded() {
+        let limits = limits(Some(1), None);
+        let _only = limits.admit(ip(1));
+        let refused: Vec<_> = (0..REFUSALS_AT_ONCE).map(|_| limits.admit(ip(1))).collect();
+        assert!(refused.iter().all(|admission| matches!(admission, Admission::Refused(..))));
+        assert!(matches!(limits.admit(ip(1)), Admission::Dropped));
+    }
+
+    #[test]
+    fn sessions_are_counted_apart() {
+        let limits = limits(None, None);
+        let only = limits.open_session().expect("the first session");
+        assert_eq!(limits.open_session().expect_err("the second session"), Full::Sessions);
+        drop(only);
+        assert!(limits.open_session().is_ok());
+    }
+}

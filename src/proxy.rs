@@ -1,0 +1,323 @@
+//! The life of a connection on one page: accepted, TLS, HTTP, routed, dialled, relayed.
+//!
+//! Start here. Each step is a call into the folder that knows it; what a connection carries along
+//! (its permit, its facts for the record, its worker) is in [`Arrival`] and [`Client`].
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{HOST, HeaderValue};
+use http::uri::Authority;
+use http::{Method, Request, Response};
+use hyper::body::{Body as _, Incoming};
+use rustls::{ProtocolVersion, ServerConfig};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsStream};
+
+use crate::config;
+use crate::http::body::ResponseBody;
+use crate::http::handshake::{self, Handshake, SEC_WEBSOCKET_PROTOCOL, Strictness};
+use crate::http::headers::{self, Forwarded, Hop};
+use crate::http::open::{Opened, UpstreamLeg, open};
+use crate::http::respond::{self, Refusal};
+use crate::http::serve::Activity;
+use crate::http::{forward, serve};
+use crate::lifecycle::worker::Worker;
+use crate::listener::accept::Entrance;
+use crate::listener::limits::{Full, Limits, Permit};
+use crate::relay;
+use crate::relay::sessions::Timeouts;
+use crate::route;
+use crate::telemetry::record::{ClientFacts, EndedBy, Record, TlsFacts};
+use crate::tls::store::Store;
+use crate::transport::{Socket, Stream};
+use crate::upstream::Upstream;
+
+/// The configuration as it runs: what every worker reads and none changes.
+#[derive(Debug)]
+pub struct Running {
+    /// Finds the route of a request.
+    pub routes: route::Table<Route>,
+    /// TLS towards clients.
+    pub tls: Arc<ServerConfig>,
+    /// The certificates by name.
+    pub certificates: Arc<Store>,
+    /// How long a TLS handshake may take.
+    pub tls_timeout: std::time::Duration,
+    /// What is counted over all workers.
+    pub limits: Arc<Limits>,
+    /// What holds for each connection.
+    pub per_connection: config::Limits,
+}
+
+/// A route as it runs.
+#[derive(Debug)]
+pub struct Route {
+    /// Host and path, for the log.
+    pub name: Arc<str>,
+    /// As configured.
+    pub config: config::Route,
+    /// Where to.
+    pub upstream: Arc<Upstream>,
+}
+
+/// A connection that has just been accepted.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// Whether what the peer says of its own client is believed.
+    pub is_trusted: bool,
+    /// The limit that it is beyond, if it is.
+    pub refusal: Option<Full>,
+    /// Its place within the limits.
+    pub permit: Permit,
+    /// The listener it came by.
+    pub entrance: Rc<Entrance>,
+}
+
+/// A client's connection, as its requests see it.
+struct Client {
+    facts: Rc<ClientFacts>,
+    arrival: Arrival,
+    worker: Rc<Worker>,
+    /// Filled by a request that became a session, for the relay to take over.
+    session: RefCell<Option<Session>>,
+}
+
+/// What a session needs besides the client's own leg.
+struct Session {
+    upstream: UpstreamLeg,
+    record: Record,
+    timeouts: Timeouts,
+    _permit: Permit,
+}
+
+/// Carries one connection from its acceptance to its end.
+pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
+    let socket = Socket::Tcp(socket);
+    let facts = ClientFacts { client: arrival.peer, listener: arrival.entrance.address, tls: None };
+    let (stream, facts) = if arrival.entrance.tls {
+        match start_tls(socket, facts, &worker).await {
+            Some(secured) => secured,
+            None => return,
+        }
+    } else {
+        (Stream::Plain(socket), facts)
+    };
+    let client = Rc::new(Client {
+        facts: Rc::new(facts),
+        arrival,
+        worker: worker.clone(),
+        session: RefCell::new(None),
+    });
+    let let_go = serve::serve(
+        stream,
+        &worker.running.per_connection,
+        &worker.drain,
+        || Record::begin(&worker.log, &client.facts),
+        |request, activity| answer(request, activity, client.clone()),
+    );
+    // Boxed, so that a session does not carry along what only its HTTP needed.
+    let let_go = Box::pin(let_go).await;
+    let Some(session) = client.session.take() else { return };
+    let Session { upstream, record, timeouts, _permit } = session;
+    let Some(let_go) = let_go else {
+        record.ended(EndedBy::Client, "gone before its handshake was answered");
+        return;
+    };
+    let _in_flight = upstream.in_flight;
+    relay::run(
+        (let_go.stream, let_go.early),
+        (upstream.stream, upstream.early),
+        record,
+        timeouts,
+        &worker.sessions,
+    )
+    .await;
+}
+
+/// The TLS handshake. `None` where it fails; nobody else is concerned.
+async fn start_tls(
+    socket: Socket,
+    mut facts: ClientFacts,
+    worker: &Rc<Worker>,
+) -> Option<(Stream, ClientFacts)> {
+    let acceptor = TlsAcceptor::from(worker.running.tls.clone());
+    let accepting = acceptor.accept(socket).into_fallible();
+    match timeout(worker.running.tls_timeout, accepting).await {
+        Ok(Ok(tls)) => {
+            let (_, connection) = tls.get_ref();
+            facts.tls = Some(TlsFacts {
+                version: match connection.protocol_version() {
+                    Some(ProtocolVersion::TLSv1_2) => "1.2",
+                    _ => "1.3",
+                },
+                resumed: connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+                sni: connection.server_name().map(str::to_ascii_lowercase),
+            });
+            Some((Stream::Tls(Box::new(TlsStream::Server(tls))), facts))
+        }
+        Ok(Err((error, socket))) => {
+            tracing::debug!(client = %facts.client, %error, "TLS handshake failed");
+            if is_no_tls(&error) {
+                let record = Record::begin(&worker.log, &Rc::new(facts));
+                let answer = respond::in_bytes(&Refusal::PlainOnTls, &record);
+                serve::close(Stream::Plain(socket), Some(answer)).await;
+            }
+            None
+        }
+        Err(_elapsed) => {
+            tracing::debug!(client = %facts.client, "TLS handshake took too long");
+            None
+        }
+    }
+}
+
+/// Whether what came was no TLS at all: plain HTTP, most likely.
+fn is_no_tls(error: &std::io::Error) -> bool {
+    let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(
+        tls,
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType))
+    )
+}
+
+/// Answers one request, and puts it on record whatever comes of it.
+async fn answer(
+    request: Request<Incoming>,
+    activity: Rc<Activity>,
+    client: Rc<Client>,
+) -> Response<ResponseBody> {
+    let record = Record::begin(&client.worker.log, &client.facts);
+    let response = match carry(request, &activity, &client, &record).await {
+        Ok(response) => response,
+        Err(refusal) => respond::with(&refusal, &record),
+    };
+    record.answered(response.status().as_u16());
+    response.map(|body| body.on_behalf_of(record, activity))
+}
+
+/// Carries one request from its head to the answer; a handshake's session is left with the client
+/// for the relay.
+async fn carry(
+    mut request: Request<Incoming>,
+    activity: &Activity,
+    client: &Rc<Client>,
+    record: &Record,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let host = headers::host_of(&request);
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let host_text = host.as_ref().map_or("", |host| host.as_ref().map_or("", Authority::as_str));
+    record.asked(request.method(), host_text, target);
+
+    if let Some(full) = client.arrival.refusal {
+        return Err(Refusal::Full(full));
+    }
+    let host = host?;
+    if request.method() == Method::CONNECT {
+        return Err(Refusal::Connect);
+    }
+    let host_name = host.as_ref().map_or("", |host| host.host()).to_ascii_lowercase();
+    check_direction(&host_name, client)?;
+    if let Some(port) = client.arrival.entrance.redirect_to {
+        return Err(redirect(&request, &host_name, port));
+    }
+    let running = &client.worker.running;
+    let route = running.routes.find(&host_name, request.uri().path()).ok_or(Refusal::NoRoute)?;
+    record.routed(&route.name, &route.upstream.name);
+
+    let (mut head, body) = request.into_parts();
+    let strictness =
+        if route.config.strict_handshake { Strictness::Strict } else { Strictness::Lenient };
+    let handshake = Handshake::read(&head, !body.is_end_stream(), strictness)?;
+    let hop = if handshake.is_some() { Hop::Handshake } else { Hop::Ordinary };
+
+    let own_host = host.as_ref().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    let asked_host = own_host.unwrap_or(HeaderValue::from_static(""));
+    let is_tls = client.arrival.entrance.tls;
+    let (peer, is_trusted) = (client.arrival.peer, client.arrival.is_trusted);
+    let forwarded = Forwarded { client: peer, is_trusted, is_tls, host: &asked_host };
+    headers::to_upstream(&mut head.headers, forwarded, hop);
+    let sent_host = route.upstream.config.host.clone().unwrap_or(asked_host.clone());
+    head.headers.insert(HOST, sent_host);
+    head.uri = headers::origin_form(&head.uri);
+    head.version = http::Version::HTTP_11;
+    request = Request::from_parts(head, body);
+    // hyper has put the wish to upgrade there; it is ours to grant, and not the upstream's.
+    drop(hyper::upgrade::on(&mut request));
+
+    match handshake {
+        Some(handshake) => {
+            let request = request.map(|_no_body| ());
+            open_session(request, &handshake, route, activity, client, record).await
+        }
+        None => {
+            forward::forward(request, &route.upstream, &client.worker.pool, record).await
+        }
+    }
+}
+
+/// Repeats the handshake to the upstream, and leaves the session with the client.
+async fn open_session(
+    request: Request<()>,
+    handshake: &Handshake,
+    route: &Route,
+    activity: &Activity,
+    client: &Rc<Client>,
+    record: &Record,
+) -> Result<Response<ResponseBody>, Refusal> {
+    if client.worker.drain.is_draining() {
+        return Err(Refusal::Draining);
+    }
+    let permit = client.worker.running.limits.open_session().map_err(Refusal::Full)?;
+    let (upstream, answer) = match open(request, handshake, &route.upstream, record).await? {
+        Opened::Session(upstream, answer) => (upstream, answer),
+        Opened::Refused(answer) => return Ok(answer),
+    };
+    let subprotocol = answer.headers().get(SEC_WEBSOCKET_PROTOCOL);
+    let subprotocol = subprotocol.map(|name| String::from_utf8_lossy(name.as_bytes()).into());
+    record.answered(answer.status().as_u16());
+    record.opened(subprotocol);
+    let timeouts = Timeouts {
+        idle: route.config.idle_timeout,
+        half_close: route.config.half_close_timeout,
+        close: route.config.close_timeout,
+    };
+    let record = record.clone();
+    *client.session.borrow_mut() = Some(Session { upstream, record, timeouts, _permit: permit });
+    activity.switch();
+    Ok(answer.map(|()| ResponseBody::own(bytes::Bytes::new())))
+}
+
+/// A host outside the certificate that the client was shown is answered with 421 (RFC 9110
+/// §15.5.20): its connection was meant for somebody else.
+fn check_direction(host: &str, client: &Client) -> Result<(), Refusal> {
+    let sni = client.facts.tls.as_ref().and_then(|tls| tls.sni.as_deref());
+    let Some(sni) = sni.filter(|sni| *sni != host && !host.is_empty()) else { return Ok(()) };
+    let is_covered = client
+        .worker
+        .running
+        .certificates
+        .facts(sni)
+        .is_some_and(|certificate| certificate.cover(host));
+    if is_covered {
+        Ok(())
+    } else {
+        Err(Refusal::Misdirected { host: host.to_owned(), sni: sni.to_owned() })
+    }
+}
+
+/// The same place by TLS. A handshake is told so with 426, since browsers follow no redirect then.
+fn redirect(request: &Request<Incoming>, host: &str, port: u16) -> Refusal {
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let target = headers::origin_form(request.uri());
+    if handshake::asks_for_websocket(request.headers()) {
+        Refusal::UseTls(format!("wss://{host}{port}{}", target.path()))
+    } else {
+        Refusal::Redirect(format!("https://{host}{port}{target}"))
+    }
+}

@@ -1,0 +1,302 @@
+//! One leg of a session: a socket, with TLS records over it or not, and what is stuck on the way
+//! into it.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::tls::records::{Opened, Plain, Records, SEALED_BYTES};
+use crate::transport::{Socket, Stream};
+
+/// A worker's scratch buffers, lent to one poll of one session at a time.
+#[derive(Debug)]
+pub struct Scratch {
+    /// What a TLS socket gave.
+    sealed: Box<[u8]>,
+    /// What a leg gave, in plain.
+    plain: Plain,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { sealed: vec![0; SEALED_BYTES].into_boxed_slice(), plain: Plain::new() }
+    }
+}
+
+impl Scratch {
+    /// What [`Leg::poll_receive`] received.
+    pub(super) fn received(&self) -> &[u8] {
+        self.plain.filled()
+    }
+}
+
+/// What came of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Received {
+    /// Bytes, at least one, in the scratch buffer.
+    Bytes,
+    /// The peer has ended its direction.
+    End,
+    /// The same without `close_notify`: anybody on the way may have cut the stream short (RFC 8446
+    /// §6.1). WebSocket messages say their own length, so it ends like any other, but is told.
+    Truncated,
+}
+
+/// One side of a session.
+#[derive(Debug)]
+pub(super) struct Leg {
+    socket: Socket,
+    records: Option<Box<Records>>,
+    /// Read before the relay began, not yet relayed.
+    early: Bytes,
+    /// What the kernel did not take of a plain leg's bytes; a TLS leg's wait in `records`. Holds
+    /// no memory while it is empty.
+    stuck: Vec<u8>,
+    has_ended: bool,
+    ending: Ending,
+}
+
+/// How far our own end of a leg has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    NotYet,
+    /// `close_notify` is sealed, or there is no TLS.
+    Said,
+    /// FIN is sent.
+    Done,
+}
+
+impl Leg {
+    /// A leg of this stream, from which `early` bytes have been read already.
+    pub(super) fn new(stream: Stream, early: Bytes) -> Self {
+        let (socket, records) = match stream {
+            Stream::Plain(socket) => (socket, None),
+            Stream::Tls(tls) => match *tls {
+                tokio_rustls::TlsStream::Client(tls) => {
+                    let (socket, connection) = tls.into_inner();
+                    (socket, Some(Records::new(connection)))
+                }
+                tokio_rustls::TlsStream::Server(tls) => {
+                    let (socket, connection) = tls.into_inner();
+                    (socket, Some(Records::new(connection)))
+                }
+            },
+        };
+        Self {
+            socket,
+            records: records.map(Box::new),
+            early,
+            stuck: Vec::new(),
+            has_ended: false,
+            ending: Ending::NotYet,
+        }
+    }
+
+    /// Receives what there is into the scratch buffer.
+    ///
+    /// # Errors
+    ///
+    /// The socket's; `InvalidData` for records that cannot be opened.
+    pub(super) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+    ) -> Poll<io::Result<Received>> {
+        scratch.plain.clear();
+        if !self.early.is_empty() {
+            let len = self.early.len().min(SEALED_BYTES);
+            scratch.plain.whole()[..len].copy_from_slice(&self.early.split_to(len));
+            scratch.plain.set_len(len);
+            if self.early.is_empty() {
+                self.early = Bytes::new();
+            }
+            return Poll::Ready(Ok(Received::Bytes));
+        }
+        if self.has_ended {
+            return Poll::Ready(Ok(Received::End));
+        }
+        match &mut self.records {
+            None => {
+                let mut buf = ReadBuf::new(&mut scratch.plain.whole()[..SEALED_BYTES]);
+                ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
+                let len = buf.filled().len();
+                scratch.plain.set_len(len);
+                self.has_ended = len == 0;
+                let received = if self.has_ended { Received::End } else { Received::Bytes };
+                Poll::Ready(Ok(received))
+            }
+            Some(_) => self.poll_receive_records(cx, scratch),
+        }
+    }
+
+    fn poll_receive_records(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+    ) -> Poll<io::Result<Received>> {
+        let Some(records) = &mut self.records else { return Poll::Ready(Ok(Received::End)) };
+        // What came with the end of the handshake.
+        records.take_plaintext(&mut scratch.plain);
+        while scratch.plain.filled().is_empty() {
+            let mut buf = ReadBuf::new(&mut scratch.sealed);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
+            let sealed = buf.filled();
+            if sealed.is_empty() {
+                self.has_ended = true;
+                return Poll::Ready(Ok(Received::Truncated));
+            }
+            let opened = records.open(sealed, &mut scratch.plain);
+            // An alert of ours, an answer to a key update.
+            if records.has_sealed() {
+                let _ = write_records(&mut self.socket, records, cx);
+            }
+            match opened {
+                Ok(Opened::Open) => {}
+                Ok(Opened::Ended) => {
+                    self.has_ended = true;
+                    break;
+                }
+                Err(error) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+                }
+            }
+        }
+        let is_end = scratch.plain.filled().is_empty();
+        Poll::Ready(Ok(if is_end { Received::End } else { Received::Bytes }))
+    }
+
+    /// Sends all of `bytes`: what the kernel does not take now stays behind until
+    /// [`Leg::poll_flush`] has got rid of it. Nothing may be stuck when it is called.
+    ///
+    /// # Errors
+    ///
+    /// The socket's.
+    pub(super) fn send(&mut self, mut bytes: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
+        if let Some(records) = &mut self.records {
+            records.seal(bytes);
+            return match write_records(&mut self.socket, records, cx) {
+                Poll::Ready(written) => written,
+                Poll::Pending => Ok(()),
+            };
+        }
+        while !bytes.is_empty() {
+            match Pin::new(&mut self.socket).poll_write(cx, bytes) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(len)) => bytes = &bytes[len..],
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    self.stuck = bytes.to_vec();
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is stuck. Ready when nothing is.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(records) = &mut self.records {
+            return write_records(&mut self.socket, records, cx);
+        }
+        while !self.stuck.is_empty() {
+            let len = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.stuck))?;
+            if len == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.stuck.drain(..len);
+            if self.stuck.is_empty() {
+                self.stuck = Vec::new();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends our direction behind what is stuck: `close_notify`, then FIN.
+    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ending == Ending::NotYet {
+            if let Some(records) = &mut self.records {
+                records.seal_end();
+            }
+            self.ending = Ending::Said;
+        }
+        if self.ending == Ending::Said {
+            ready!(self.poll_flush(cx))?;
+            ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
+            self.ending = Ending::Done;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends the leg: our direction as [`Leg::poll_finish`] does, the peer's by waiting for its
+    /// end and throwing away what comes before. Ready when both are over, in whatever way.
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
+        let finished = self.poll_finish(cx);
+        if let Poll::Ready(Err(_)) = finished {
+            return Poll::Ready(());
+        }
+        loop {
+            match self.poll_receive(cx, scratch) {
+                Poll::Ready(Ok(Received::Bytes)) => {}
+                Poll::Ready(Ok(Received::End | Received::Truncated) | Err(_)) => {
+                    return finished.map(|_| ());
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Makes the coming close a reset.
+    pub(super) fn reset(&self) {
+        self.socket.reset_on_close();
+    }
+}
+
+/// Writes sealed records until none is left or the kernel takes no more.
+fn write_records(
+    socket: &mut Socket,
+    records: &mut Records,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while records.has_sealed() {
+        let mut out = Blocking { socket, cx };
+        match records.write_to(&mut out) {
+            Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// A socket as rustls wants it: `WouldBlock` where tokio says `Pending`.
+struct Blocking<'a, 'b> {
+    socket: &'a mut Socket,
+    cx: &'a mut Context<'b>,
+}
+
+impl Blocking<'_, '_> {
+    fn now(written: Poll<io::Result<usize>>) -> io::Result<usize> {
+        match written {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl io::Write for Blocking<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Self::now(Pin::new(&mut *self.socket).poll_write(self.cx, bytes))
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        Self::now(Pin::new(&mut *self.socket).poll_write_vectored(self.cx, slices))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! The access log: lines are gathered per worker, handed over in batches, and written by a thread
+//! of its own, so that a slow disk or terminal never holds up traffic. What cannot be kept up
+//! with is dropped, and how much is said.
+
+use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal as _, Write};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::config::{self, LogFormat};
+
+/// Batches that may wait for the writer.
+const WAITING: usize = 256;
+/// A batch is handed over at the latest when it is this large, and `BATCH_AGE` after its first
+/// line.
+const BATCH_BYTES: usize = 32 * 1024;
+const BATCH_AGE: Duration = Duration::from_millis(50);
+
+/// The writing end; every worker makes a [`WorkerLog`] of it.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    batches: SyncSender<Batch>,
+    dropped: Arc<AtomicU64>,
+    format: LogFormat,
+    redact: Arc<[String]>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    lines: Vec<u8>,
+    count: u64,
+}
+
+/// The thread that writes; it ends when the last [`AccessLog`] is gone.
+#[derive(Debug)]
+pub struct Writer(JoinHandle<()>);
+
+impl Writer {
+    /// Waits until everything is written.
+    pub fn finish(self) {
+        if self.0.join().is_err() {
+            tracing::error!("the access log's thread panicked; lines may be missing");
+        }
+    }
+}
+
+/// The file of the access log could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot append to the access log {path}: {source}", path = path.display())]
+pub struct OpenError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Opens the log and starts its thread.
+///
+/// # Errors
+///
+/// [`OpenError`] where the file cannot be opened.
+pub fn start(log: &config::Log) -> Result<(AccessLog, Writer), OpenError> {
+    let (out, is_terminal): (Box<dyn Write + Send>, bool) = match &log.path {
+        Some(path) => (Box::new(open(path)?), false),
+        None => (Box::new(io::stdout()), io::stdout().is_terminal()),
+    };
+    let format = log.format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json });
+    let (sender, receiver) = sync_channel(WAITING);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let counted = dropped.clone();
+    let thread = thread::Builder::new()
+        .name("access-log".into())
+        .spawn(move || write_all(&receiver, out, &counted))
+        .map_err(|source| OpenError { path: "(its thread)".into(), source })?;
+    let redact = log.redact.as_slice().into();
+    Ok((AccessLog { batches: sender, dropped, format, redact }, Writer(thread)))
+}
+
+fn open(path: &PathBuf) -> Result<File, OpenError> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(|source| OpenError { path: path.clone(), source })
+}
+
+fn write_all(batches: &Receiver<Batch>, mut out: Box<dyn Write + Send>, dropped: &AtomicU64) {
+    let mut is_failing = false;
+    while let Ok(batch) = batches.recv() {
+        let written = out.write_all(&batch.lines).and_then(|()| out.flush());
+        match written {
+            Ok(()) => is_failing = false,
+            Err(error) => {
+                dropped.fetch_add(batch.count, Ordering::Relaxed);
+                if !is_failing {
+                    tracing::error!(%error, "the access log cannot be written");
+                }
+                is_failing = true;
+            }
+        }
+        let lost = dropped.swap(0, Ordering::Relaxed);
+        if lost > 0 && !is_failing {
+            tracing::warn!(lines = lost, "the access log could not keep up: lines were dropped");
+        }
+    }
+}
+
+/// One worker's end of the access log. Not `Sync`: lines are gathered without a lock.
+#[derive(Debug)]
+pub struct WorkerLog {
+    log: AccessLog,
+    batch: RefCell<Batch>,
+}
+
+impl WorkerLog {
+    /// A worker's end.
+    pub fn new(log: AccessLog) -> Rc<Self> {
+        Rc::new(Self { log, batch: RefCell::new(Batch { lines: Vec::new(), count: 0 }) })
+    }
+
+    /// How lines are to look.
+    pub(super) fn format(&self) -> LogFormat {
+        self.log.format
+    }
+
+    /// Query keys whose values are secret, besides the usual ones.
+    pub(super) fn redact(&self) -> &[String] {
+        &self.log.redact
+    }
+
+    /// Adds a line, without its end. Must be called within the worker's runtime, which hands the
+    /// batch over a moment later.
+    pub(super) fn line(self: &Rc<Self>, line: &str) {
+        let (is_first, is_full) = {
+            let mut batch = self.batch.borrow_mut();
+            batch.lines.extend_from_slice(line.as_bytes());
+            batch.lines.push(b'\n');
+            batch.count += 1;
+            (batch.count == 1, batch.lines.len() >= BATCH_BYTES)
+        };
+        if is_full {
+            self.hand_over();
+        } else if is_first && tokio::runtime::Handle::try_current().is_ok() {
+            let log = self.clone();
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(BATCH_AGE).await;
+                log.hand_over();
+            });
+        }
+    }
+
+    /// Gives what has been gathered to the writer.
+    pub fn hand_over(&self) {
+        let mut batch = self.batch.borrow_mut();
+        if batch.count == 0 {
+            return;
+        }
+        let full = std::mem::replace(&mut *batch, Batch { lines: Vec::new(), count: 0 });
+        let count = full.count;
+        if self.log.batches.try_send(full).is_err() {
+            self.log.dropped.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for WorkerLog {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}

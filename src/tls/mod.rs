@@ -1,0 +1,21 @@
+//! TLS: certificates and how they are chosen (`pem`, `certificate`, `store`, `self_signed`), the
+//! two sides we play (`server` towards clients, `client` towards endpoints), and the record layer
+//! of a relay (`records`). The handshake is tokio-rustls's; which engine works behind `records`
+//! is nobody else's business.
+
+pub mod certificate;
+pub mod client;
+mod pem;
+pub mod records;
+pub mod self_signed;
+pub mod server;
+pub mod store;
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+
+/// The one cryptographic provider: aws-lc-rs, post-quantum key exchange first.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}

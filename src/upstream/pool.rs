@@ -1,0 +1,116 @@
+//! Connections to endpoints for ordinary requests, and those that are kept for the next one. One
+//! pool per worker, so there is no lock; a WebSocket owns its connection and never comes here.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::task::AbortHandle;
+
+use super::endpoint::Endpoint;
+use crate::http::body::RequestBody;
+use crate::transport::Stream;
+
+/// How long a connection is kept. An endpoint that closes sooner is noticed, or forgiven by a
+/// second try.
+const IDLE: Duration = Duration::from_secs(60);
+/// More idle connections to one endpoint than this are not kept.
+const MOST_IDLE: usize = 128;
+
+/// A connection to an endpoint that takes one request after the other.
+#[derive(Debug)]
+pub struct Connection {
+    /// Takes the request.
+    pub sender: SendRequest<RequestBody>,
+    task: AbortHandle,
+}
+
+/// How we speak HTTP/1.1 to endpoints: names of headers as the client wrote them, ours in the
+/// usual case.
+pub fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.preserve_header_case(true).title_case_headers(true);
+    builder
+}
+
+impl Connection {
+    /// Speaks HTTP/1.1 over `stream`.
+    ///
+    /// # Errors
+    ///
+    /// What hyper says.
+    pub async fn over(stream: Stream) -> Result<Self, hyper::Error> {
+        let (sender, connection) = http1().handshake(TokioIo::new(stream)).await?;
+        let task = tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an upstream connection ended");
+            }
+        });
+        Ok(Self { sender, task: task.abort_handle() })
+    }
+
+    /// Closes it, whatever it is doing.
+    pub fn close(self) {
+        self.task.abort();
+    }
+}
+
+/// The idle connections of one worker.
+#[derive(Debug, Default)]
+pub struct Pool {
+    /// By the address of the endpoint's [`Arc`], which the connections keep alive.
+    idle: RefCell<HashMap<usize, Vec<Idle>>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Connection,
+    since: Instant,
+    _endpoint: Arc<Endpoint>,
+}
+
+impl Pool {
+    /// A connection to `endpoint` that is ready for a request, the one used last.
+    pub fn take(&self, endpoint: &Arc<Endpoint>) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(&key(endpoint))?;
+        kept.retain(|idle| !idle.connection.sender.is_closed());
+        let at = kept.iter().rposition(|idle| idle.connection.sender.is_ready())?;
+        Some(kept.remove(at).connection)
+    }
+
+    /// Keeps a connection whose answer has been read to its end.
+    pub fn keep(&self, endpoint: &Arc<Endpoint>, connection: Connection) {
+        if connection.sender.is_closed() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.entry(key(endpoint)).or_default();
+        if kept.len() < MOST_IDLE {
+            let since = Instant::now();
+            kept.push(Idle { connection, since, _endpoint: endpoint.clone() });
+        }
+    }
+
+    /// Lets go of what has been idle for too long or was closed by the endpoint.
+    pub fn sweep(&self) {
+        self.idle.borrow_mut().retain(|_, kept| {
+            kept.retain(|idle| {
+                !idle.connection.sender.is_closed() && idle.since.elapsed() < IDLE
+            });
+            !kept.is_empty()
+        });
+    }
+
+    /// Lets go of everything.
+    pub fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+}
+
+fn key(endpoint: &Arc<Endpoint>) -> usize {
+    Arc::as_ptr(endpoint).addr()
+}
