@@ -682,7 +682,7 @@ mod tests {
         let (config, report) = super::super::compile(Path::new("proxy.toml"), text);
         assert!(config.is_none());
         let errors = report.errors();
-        for part in ["proxy.toml:4:38", "proxy.toml:6:12", "did you mean `chat`?", "proxy.toml:7:16"]
+        for part in ["proxy.toml:4:36", "proxy.toml:6:12", "did you mean `chat`?", "proxy.toml:7:16"]
         {
             assert!(errors.contains(part), "{part} in:\n{errors}");
         }
