@@ -93,7 +93,7 @@ fn forward(headers: &mut HeaderMap, forwarded: Forwarded<'_>) {
             headers.remove(name);
         }
     }
-    let client = forwarded.client.ip().to_canonical().to_string();
+    let client = forwarded.client.ip().to_string();
     let mut chain = String::new();
     for before in headers.get_all(&X_FORWARDED_FOR) {
         chain.push_str(&String::from_utf8_lossy(before.as_bytes()));
@@ -128,7 +128,6 @@ fn is_forwarding(name: &str) -> bool {
 
 /// Whether the peer's word on its own clients is taken.
 pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
-    let peer = peer.to_canonical();
     trusted.iter().any(|network| network.contains(&peer))
 }
 

@@ -75,6 +75,8 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 }
 
 fn admit(stream: TcpStream, peer: SocketAddr, entrance: &Rc<Entrance>, worker: &Rc<Worker>) {
+    // A client on an IPv6 socket that came by IPv4 is that IPv4 client.
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let is_trusted = headers::is_trusted(peer.ip(), &entrance.trusted);
     let counted = (!is_trusted).then_some(peer.ip());
     let (refusal, permit) = match worker.running.limits.admit(counted) {

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -16,57 +16,111 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::http::handshake::{self, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
+use crate::http::handshake::{self, SEC_WEBSOCKET_KEY};
 use crate::ws::frame::{FrameError, FrameHeader, MAX_HEADER_BYTES, Opcode, mask};
 
 const PAGE: &str = include_str!("echo.html");
 const GREETING: &str = "Tidegate is up. Whatever you send comes back.";
 
 /// Serves one connection to its end.
-pub async fn serve(stream: UnixStream) {
-    let http = http1::Builder::new()
-        .title_case_headers(true)
-        .serve_connection(TokioIo::new(stream), service_fn(async |request| answer(&request)));
-    let Ok(parts) = http.without_shutdown().await else { return };
-    // Only an answered handshake leaves a connection behind that is worth a word; on any other
-    // the peer has gone, and the greeting goes nowhere.
-    let mut socket = parts.io.into_inner();
-    if let Err(error) = echo(&mut socket, BytesMut::from(&parts.read_buf[..])).await {
+pub async fn serve(mut socket: UnixStream) {
+    // The first head tells what the connection is for. It is ours: well-formed, and soon here.
+    let mut received = BytesMut::new();
+    let served = match handshake_key(&mut socket, &mut received).await {
+        Ok(Some(key)) => greet_and_echo(&mut socket, &key, received).await,
+        Ok(None) => serve_page(socket, &received).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = served {
         tracing::debug!(%error, "the built-in echo lost its peer");
     }
 }
 
-fn answer(request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let mut response = Response::new(Full::default());
-    let headers = response.headers_mut();
-    match request.headers().get(SEC_WEBSOCKET_KEY) {
-        Some(key) => {
-            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            headers.insert(SEC_WEBSOCKET_ACCEPT, handshake::accept_for(key));
-            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+/// The `Sec-WebSocket-Key` of the first head, which is then taken out of `received`; `None` for a
+/// head without one, which stays there.
+async fn handshake_key(
+    socket: &mut UnixStream,
+    received: &mut BytesMut,
+) -> io::Result<Option<HeaderValue>> {
+    loop {
+        let mut headers = [httparse::EMPTY_HEADER; 128];
+        let mut head = httparse::Request::new(&mut headers);
+        match head.parse(received).map_err(io::Error::other)? {
+            httparse::Status::Complete(len) => {
+                let key = head
+                    .headers
+                    .iter()
+                    .find(|header| header.name.eq_ignore_ascii_case(SEC_WEBSOCKET_KEY.as_str()))
+                    .and_then(|header| HeaderValue::from_bytes(header.value).ok());
+                if key.is_some() {
+                    let _ = received.split_to(len);
+                }
+                return Ok(key);
+            }
+            httparse::Status::Partial => {}
         }
-        None if matches!(*request.method(), Method::GET | Method::HEAD) => {
-            let html = HeaderValue::from_static("text/html; charset=utf-8");
-            headers.insert(CONTENT_TYPE, html);
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            *response.body_mut() = Full::new(Bytes::from_static(PAGE.as_bytes()));
-        }
-        None => {
-            *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-            *response.body_mut() =
-                Full::new(Bytes::from_static(b"The built-in echo answers GET and WebSockets.\n"));
+        if read_more(socket, received).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
+}
+
+/// Answers ordinary requests, the first of which has been read already, until the peer leaves.
+async fn serve_page(mut socket: UnixStream, received: &[u8]) -> io::Result<()> {
+    let (read, write) = socket.split();
+    http1::Builder::new()
+        .title_case_headers(true)
+        .serve_connection(
+            TokioIo::new(tokio::io::join(received.chain(read), write)),
+            service_fn(async |request| answer(&request)),
+        )
+        .await
+        .map_err(io::Error::other)
+}
+
+fn answer(request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let text = Bytes::from_static(b"The built-in echo answers GET and WebSockets.\n");
+        let mut response = Response::new(Full::new(text));
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(response);
+    }
+    let mut response = Response::new(Full::new(Bytes::from_static(PAGE.as_bytes())));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// Agrees to the handshake and echoes until the end. hyper would do for the 101 too, were it not
+/// that people compare its `Sec-WebSocket-Accept` letter by letter with what the RFC prints.
+async fn greet_and_echo(
+    socket: &mut UnixStream,
+    key: &HeaderValue,
+    received: BytesMut,
+) -> io::Result<()> {
+    let accept = handshake::accept_for(key);
+    let mut out = [
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Accept: "
+            .as_slice(),
+        accept.as_bytes(),
+        b"\r\n\r\n",
+    ]
+    .concat();
+    frame(Opcode::Text, GREETING.as_bytes(), &mut out);
+    socket.write_all(&out).await?;
+    echo(socket, received, out).await
 }
 
 /// Sends back frame by frame, with bounded memory whatever the length of a message. Ends with
 /// the peer's Close.
-async fn echo(socket: &mut UnixStream, mut received: BytesMut) -> io::Result<()> {
-    let mut out = Vec::with_capacity(1024);
-    frame(Opcode::Text, GREETING.as_bytes(), &mut out);
-    socket.write_all(&out).await?;
+async fn echo(
+    socket: &mut UnixStream,
+    mut received: BytesMut,
+    mut out: Vec<u8>,
+) -> io::Result<()> {
     loop {
         let header = match next_header(socket, &mut received).await? {
             Some(Ok(header)) => header,
