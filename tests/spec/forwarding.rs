@@ -176,27 +176,41 @@ async fn an_early_response_is_passed_on() {
     }
 }
 
-/// An early answer survives a client that sends on: the upstream that closed does not turn it into a 502.
+/// An early answer reaches a client that goes on sending, where the upstream takes what still comes: RFC 9112 §9.6.
 #[tokio::test]
 async fn an_early_response_reaches_a_client_that_goes_on_sending() {
-    let upstream = Served::http(|_| async {
-        let mut response = Response::new(Full::from("too much"));
-        *response.status_mut() = http::StatusCode::PAYLOAD_TOO_LARGE;
-        response
-    })
-    .await;
-    let proxy = Proxy::to(upstream.endpoint()).await;
+    let (proxy, upstream) = Proxy::scripted().await;
     let file = proxy.file("large");
     std::fs::write(&file, vec![0; 8 << 20]).expect("the folder is ours");
     for over in BOTH {
-        let upload = curl(&[
-            "-k",
-            "-H",
-            "Expect:",
-            "-T",
-            &file.to_string_lossy(),
-            &proxy.url(over, "/upload"),
-        ]);
+        let url = proxy.url(over, "/upload");
+        let upload = curl(&["-k", "-H", "Expect:", "-T", &file.to_string_lossy(), &url]);
+        let mut leg = upstream.accept().await;
+        leg.head().await;
+        let answer =
+            "HTTP/1.1 413 Too Much\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntoo much";
+        leg.send(answer).await;
+        leg.finish().await;
+        let (_, answered) = tokio::join!(leg.rest(), upload.succeeded());
+        assert_eq!(answered, "too much");
+    }
+}
+
+/// The same where the upstream hangs up with unread bytes, which resets the connection under what is being written.
+#[tokio::test]
+async fn an_early_response_survives_an_upstream_that_hangs_up() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    let file = proxy.file("large");
+    std::fs::write(&file, vec![0; 8 << 20]).expect("the folder is ours");
+    for over in BOTH {
+        let url = proxy.url(over, "/upload");
+        let upload = curl(&["-k", "-H", "Expect:", "-T", &file.to_string_lossy(), &url]);
+        let mut leg = upstream.accept().await;
+        leg.head().await;
+        let answer =
+            "HTTP/1.1 413 Too Much\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntoo much";
+        leg.send(answer).await;
+        drop(leg);
         assert_eq!(upload.succeeded().await, "too much");
     }
 }

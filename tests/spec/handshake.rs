@@ -410,16 +410,25 @@ async fn a_path_without_a_route_is_a_404() {
     upstream.expect_untouched().await;
 }
 
+/// A plain listener that sends everybody to the TLS one.
+async fn redirecting(upstream: &Upstream) -> Proxy {
+    let listeners = "redirect_https = true\n\n[[listener]]\naddress = \"127.0.0.1:0\"\ntls = true";
+    Setup::to(upstream.endpoint()).listeners(listeners).start().await
+}
+
 /// With `redirect_https` a request to the plain listener is sent to https with its path and query: 308.
 #[tokio::test]
 async fn a_plain_request_is_redirected_to_https() {
     let upstream = Upstream::raw().await;
-    let proxy = Setup::to(upstream.endpoint()).only_listener("redirect_https = true").start().await;
+    let proxy = redirecting(&upstream).await;
     let mut client = proxy.plain().await;
-    client.send("POST /a?b=c HTTP/1.1\r\nHost: app.example\r\nContent-Length: 0\r\n\r\n").await;
+    let request = "POST /a?b=c HTTP/1.1\r\nHost: app.example\r\nContent-Length: 0\r\n\r\n";
+    client.send(request).await;
     let response = client.response().await;
     response.refused(308, "https");
-    assert_eq!(response.head.field("location"), Some("https://app.example/a?b=c"));
+    let port = proxy.address(Over::Tls).port();
+    let location = format!("https://app.example:{port}/a?b=c");
+    assert_eq!(response.head.field("location"), Some(&*location));
     upstream.expect_untouched().await;
 }
 
@@ -427,7 +436,7 @@ async fn a_plain_request_is_redirected_to_https() {
 #[tokio::test]
 async fn a_plain_handshake_is_told_to_use_tls() {
     let upstream = Upstream::raw().await;
-    let proxy = Setup::to(upstream.endpoint()).only_listener("redirect_https = true").start().await;
+    let proxy = redirecting(&upstream).await;
     let mut client = proxy.plain().await;
     client.send(handshake("/")).await;
     client.response().await.refused(426, "wss");

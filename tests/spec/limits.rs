@@ -33,7 +33,7 @@ async fn connections_are_limited() {
         assert_eq!(client.get("/").await.status(), 200);
         held.push(client);
     }
-    let refusal = proxy.plain().await.response().await;
+    let refusal = proxy.plain().await.get("/").await;
     refusal.refused(503, "connections");
     assert!(refusal.head.field("retry-after").is_some(), "{refusal:?}");
     held.pop();
@@ -48,7 +48,7 @@ async fn a_session_counts_as_a_connection() {
         Setup::to(upstream.endpoint()).also(PAGE).also("[limits]\nconnections = 1").start().await;
     for over in BOTH {
         let (client, leg) = proxy.session(over, &upstream).await;
-        proxy.plain().await.response().await.refused(503, "connections");
+        proxy.plain().await.get("/").await.refused(503, "connections");
         client.reset();
         drop(leg);
         served_again(&proxy).await;
@@ -71,8 +71,8 @@ async fn connections_per_ip_are_limited() {
     let first = proxy.session(Over::Plain, &upstream).await;
     let second = proxy.session(Over::Tls, &upstream).await;
     let mut third = proxy.plain().await;
-    third.response().await.refused(429, "address");
-    third.rest().await;
+    third.get("/").await.refused(429, "address");
+    third.expect_end().await;
     let mut elsewhere = proxy.plain_from("127.0.0.2").await;
     proxy.open(&mut elsewhere, &upstream).await;
     drop(first);
@@ -88,7 +88,7 @@ async fn connections_per_ip_are_limited_on_the_tls_port() {
     assert_eq!(held.get("/").await.status(), 200);
     let client = Arc::new(trusting_anyone());
     if let Ok(stream) = proxy.try_tls(&client, "localhost").await {
-        Wire::new(stream).response().await.refused(429, "address");
+        Wire::new(stream).get("/").await.refused(429, "address");
     }
     assert_eq!(held.get("/").await.status(), 200);
 }

@@ -95,10 +95,9 @@ impl Setup {
         self
     }
 
-    /// A plain listener alone, with these keys.
-    pub(crate) fn only_listener(mut self, keys: &str) -> Setup {
+    /// A plain listener with these keys, and whatever tables follow them, instead of the two listeners.
+    pub(crate) fn listeners(mut self, keys: &str) -> Setup {
         self.listeners = Some(format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{keys}\n"));
-        self.certificates.clear();
         self
     }
 

@@ -400,6 +400,7 @@ impl Response {
     }
 
     /// Checks that tidegate itself refused, with `status` and a short text that mentions `reason`.
+    #[track_caller]
     pub(crate) fn refused(&self, status: u16, reason: &str) {
         assert_eq!(self.status(), status, "{self:?}");
         let kind = self.head.field("content-type").expect("a refusal says what it is");
