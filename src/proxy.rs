@@ -180,10 +180,7 @@ async fn start_tls(
 /// Whether what came was no TLS at all: plain HTTP, most likely.
 fn is_no_tls(error: &std::io::Error) -> bool {
     let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
-    matches!(
-        tls,
-        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType))
-    )
+    matches!(tls, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
 }
 
 /// Answers one request, and puts it on record whatever comes of it.
@@ -255,9 +252,7 @@ async fn carry(
             let request = request.map(|_no_body| ());
             open_session(request, &handshake, route, activity, client, record).await
         }
-        None => {
-            forward::forward(request, &route.upstream, &client.worker.pool, record).await
-        }
+        None => forward::forward(request, &route.upstream, &client.worker.pool, record).await,
     }
 }
 

@@ -26,7 +26,12 @@ impl Summary {
         for bound in bound {
             let (http, ws) = if bound.config.tls { ("https", "wss") } else { ("http", "ws") };
             let place = place(bound.address, bound.config.tls);
-            let _ = writeln!(text, "  {:<28}  {}", format!("{http}://{place}/"), format_args!("{ws}://{place}/"));
+            let _ = writeln!(
+                text,
+                "  {:<28}  {}",
+                format!("{http}://{place}/"),
+                format_args!("{ws}://{place}/")
+            );
         }
         let own_ca = config.certificates.iter().find_map(|source| match source {
             CertificateSource::SelfSigned(own) => Some(self_signed::ca_path(&own.chain)),
@@ -35,7 +40,8 @@ impl Summary {
         try_it(&mut text, bound, own_ca.as_deref());
         if let Some(certificate) = certificates.first() {
             let until = certificate.facts.not_after.date();
-            let _ = writeln!(text, "\n  Certificate   {}, until {until}", certificate.path.display());
+            let _ =
+                writeln!(text, "\n  Certificate   {}, until {until}", certificate.path.display());
         }
         if let Some(ca) = own_ca {
             let _ = writeln!(

@@ -40,9 +40,8 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
 }
 
 fn summary(config: &Config) -> String {
-    let count = |count: usize, what: &str| {
-        format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-    };
+    let count =
+        |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     [
         count(config.listeners.len(), "listener"),
         count(config.certificates.len(), "certificate"),

@@ -117,7 +117,9 @@ fn certificates(config: &Config) -> Result<Vec<Certificate>, Failure> {
     let mut certificates = Vec::new();
     for source in &config.certificates {
         match source {
-            CertificateSource::Loaded(certificate) => certificates.push(certificate.as_ref().clone()),
+            CertificateSource::Loaded(certificate) => {
+                certificates.push(certificate.as_ref().clone())
+            }
             CertificateSource::SelfSigned(wanted) => {
                 let (certificate, outcome) = self_signed::ensure(wanted, SystemTime::now())?;
                 let chain = wanted.chain.display();

@@ -234,11 +234,8 @@ fn certificates(
     if file.certificate.is_empty() {
         let tls = file.listener.is_empty() || file.listener.iter().any(|l| l.tls == Some(true));
         let names = DEFAULT_NAMES.map(str::to_owned).to_vec();
-        let default = SelfSigned {
-            chain: folder.join(DEFAULT_CHAIN),
-            key: folder.join(DEFAULT_KEY),
-            names,
-        };
+        let default =
+            SelfSigned { chain: folder.join(DEFAULT_CHAIN), key: folder.join(DEFAULT_KEY), names };
         return Some(tls.then_some(CertificateSource::SelfSigned(default)).into_iter().collect());
     }
     let compiled: Vec<Option<CertificateSource>> =
@@ -310,13 +307,15 @@ fn upstream(
 ) -> Option<Upstream> {
     let endpoints = endpoints(name, written, faults);
     let balance = faults.keep_or(Balance::LeastSessions, written.balance.as_ref(), |text| {
-        let known =
-            [("least_sessions", Balance::LeastSessions), ("round_robin", Balance::RoundRobin), (
-                "random",
-                Balance::Random,
-            )];
+        let known = [
+            ("least_sessions", Balance::LeastSessions),
+            ("round_robin", Balance::RoundRobin),
+            ("random", Balance::Random),
+        ];
         known.iter().find(|(name, _)| *name == text).map(|(_, balance)| *balance).ok_or_else(|| {
-            format!("there is no balance `{text}`: \"least_sessions\", \"round_robin\" or \"random\"")
+            format!(
+                "there is no balance `{text}`: \"least_sessions\", \"round_robin\" or \"random\""
+            )
         })
     });
     let connect_timeout =
@@ -327,12 +326,15 @@ fn upstream(
     let retries = faults.count(written.retries.as_ref(), 0);
     let host = faults.keep_or(None, written.host.as_ref(), |text| {
         let is_authority = text.parse::<http::uri::Authority>().is_ok();
-        HeaderValue::from_str(text).ok().filter(|_| is_authority).map(Some).ok_or_else(|| {
-            format!("`{text}` is no host: write a name and, if need be, a port")
-        })
+        HeaderValue::from_str(text)
+            .ok()
+            .filter(|_| is_authority)
+            .map(Some)
+            .ok_or_else(|| format!("`{text}` is no host: write a name and, if need be, a port"))
     });
     let endpoints = endpoints?;
-    let speaks_tls = |endpoint: &EndpointAddr| matches!(endpoint, EndpointAddr::Tcp { tls: true, .. });
+    let speaks_tls =
+        |endpoint: &EndpointAddr| matches!(endpoint, EndpointAddr::Tcp { tls: true, .. });
     let tls = if endpoints.iter().any(speaks_tls) {
         Some(upstream_tls(written, folder, faults)?)
     } else {
@@ -371,11 +373,8 @@ fn endpoints(
             other => Err(format!("nothing is built in as `{other}`: only \"echo\" is")),
         }),
         (Some(endpoints), None) if !endpoints.get_ref().is_empty() => {
-            let compiled: Vec<Option<EndpointAddr>> = endpoints
-                .get_ref()
-                .iter()
-                .map(|text| faults.keep(text, parse_endpoint))
-                .collect();
+            let compiled: Vec<Option<EndpointAddr>> =
+                endpoints.get_ref().iter().map(|text| faults.keep(text, parse_endpoint)).collect();
             compiled.into_iter().collect()
         }
         (endpoints, None) => {
@@ -414,8 +413,7 @@ pub fn parse_endpoint(text: &str) -> Result<EndpointAddr, String> {
              \"unix:/path\""
         )
     };
-    let with_scheme =
-        if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let uri: Uri = with_scheme.parse().map_err(|_| wrong())?;
     let tls = match uri.scheme_str().map(str::to_ascii_lowercase).as_deref() {
         Some("http" | "ws") => false,
@@ -605,9 +603,7 @@ fn limits(written: &file::Limits, faults: &mut Faults) -> Option<Limits> {
     let header_bytes = faults.keep_or(HEADER_BYTES, written.header_bytes.as_ref(), |text| {
         match ByteSize::parse(text) {
             Ok(size) if (ByteSize::kib(8)..=ByteSize::kib(1024)).contains(&size) => Ok(size),
-            Ok(size) => {
-                Err(format!("{size} is no size for request heads: write 8KiB to 1024KiB"))
-            }
+            Ok(size) => Err(format!("{size} is no size for request heads: write 8KiB to 1024KiB")),
             Err(error) => Err(error.to_string()),
         }
     });
@@ -682,7 +678,8 @@ mod tests {
         let (config, report) = super::super::compile(Path::new("proxy.toml"), text);
         assert!(config.is_none());
         let errors = report.errors();
-        for part in ["proxy.toml:4:36", "proxy.toml:6:12", "did you mean `chat`?", "proxy.toml:7:16"]
+        for part in
+            ["proxy.toml:4:36", "proxy.toml:6:12", "did you mean `chat`?", "proxy.toml:7:16"]
         {
             assert!(errors.contains(part), "{part} in:\n{errors}");
         }

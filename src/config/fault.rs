@@ -27,12 +27,7 @@ pub struct Faults {
 
 impl Faults {
     /// Notes something that makes the configuration unusable.
-    pub fn error(
-        &mut self,
-        place: Place,
-        message: impl fmt::Display,
-        way_out: impl fmt::Display,
-    ) {
+    pub fn error(&mut self, place: Place, message: impl fmt::Display, way_out: impl fmt::Display) {
         self.errors.push(Fault {
             message: message.to_string(),
             place,

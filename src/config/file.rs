@@ -351,7 +351,9 @@ mod tests {
 
     #[test]
     fn words_of_other_proxies_are_recognised() {
-        assert!(faults_of("[[listener]]\nlisten = \"[::]:80\"").contains("did you mean `address`?"));
+        assert!(
+            faults_of("[[listener]]\nlisten = \"[::]:80\"").contains("did you mean `address`?")
+        );
     }
 
     #[test]

@@ -274,7 +274,8 @@ mod tests {
 
     #[test]
     fn a_handshake_goes_out_complete() {
-        let sent = sent(&[("upgrade", "h2c, websocket"), ("te", "trailers")], false, Hop::Handshake);
+        let sent =
+            sent(&[("upgrade", "h2c, websocket"), ("te", "trailers")], false, Hop::Handshake);
         assert_eq!(sent["connection"], "Upgrade");
         assert_eq!(sent["upgrade"], "websocket");
         assert!(!sent.contains_key("te"));
@@ -300,8 +301,7 @@ mod tests {
 
     #[test]
     fn a_target_is_sent_in_origin_form() {
-        for (given, sent) in
-            [("http://a/b?c", "/b?c"), ("/b", "/b"), ("*", "*"), ("http://a", "/")]
+        for (given, sent) in [("http://a/b?c", "/b?c"), ("/b", "/b"), ("*", "*"), ("http://a", "/")]
         {
             assert_eq!(origin_form(&given.parse().expect("a target")).to_string(), sent);
         }

@@ -128,9 +128,7 @@ impl Refusal {
             | Self::Unanswered
             | Self::Broken(_)
             | Self::Answer(_)
-            | Self::UnaskedSwitch => {
-                StatusCode::BAD_GATEWAY
-            }
+            | Self::UnaskedSwitch => StatusCode::BAD_GATEWAY,
             Self::Slow => StatusCode::GATEWAY_TIMEOUT,
         }
     }

@@ -61,11 +61,7 @@ impl Drain {
 
     /// Follows the process through its phases and calls `on_drain` when the drain begins. Resolves
     /// when everything has gone, or at the cut; says how many were still there.
-    pub async fn follow(
-        &self,
-        mut phases: watch::Receiver<Phase>,
-        on_drain: impl Fn(),
-    ) -> usize {
+    pub async fn follow(&self, mut phases: watch::Receiver<Phase>, on_drain: impl Fn()) -> usize {
         loop {
             let phase = *phases.borrow_and_update();
             if phase > self.phase.get() {

@@ -76,7 +76,11 @@ impl Future for Relay {
             return Poll::Ready(());
         }
         SCRATCH.with_borrow_mut(|scratch| {
-            if this.is_closing { this.poll_close(cx, scratch) } else { this.poll_relay(cx, scratch) }
+            if this.is_closing {
+                this.poll_close(cx, scratch)
+            } else {
+                this.poll_relay(cx, scratch)
+            }
         })
     }
 }
@@ -84,20 +88,22 @@ impl Future for Relay {
 impl Relay {
     fn poll_relay(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
         let session = &self.session;
-        let up = self.to_upstream.poll(&mut self.client, &mut self.upstream, cx, scratch, |bytes| {
-            session.active();
-            session.record().add_to_upstream(bytes);
-        });
+        let up =
+            self.to_upstream.poll(&mut self.client, &mut self.upstream, cx, scratch, |bytes| {
+                session.active();
+                session.record().add_to_upstream(bytes);
+            });
         if let Poll::Ready(Flow::Broken(broken)) = up
             && self.broken(broken, EndedBy::Client, EndedBy::Upstream).is_ready()
         {
             return Poll::Ready(());
         }
         let session = &self.session;
-        let down = self.to_client.poll(&mut self.upstream, &mut self.client, cx, scratch, |bytes| {
-            session.active();
-            session.record().add_to_client(bytes);
-        });
+        let down =
+            self.to_client.poll(&mut self.upstream, &mut self.client, cx, scratch, |bytes| {
+                session.active();
+                session.record().add_to_client(bytes);
+            });
         if let Poll::Ready(Flow::Broken(broken)) = down
             && self.broken(broken, EndedBy::Upstream, EndedBy::Client).is_ready()
         {
@@ -112,7 +118,11 @@ impl Relay {
                 self.session.half_closed();
             }
         }
-        if self.to_upstream.is_closed() && self.to_client.is_closed() { Poll::Ready(()) } else { Poll::Pending }
+        if self.to_upstream.is_closed() && self.to_client.is_closed() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     /// One direction cannot go on. Ready if that is the end of the session.

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant, SystemTime};
 use http::Method;
 use serde::Serialize;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::access_log::WorkerLog;
 use super::redact;
@@ -319,7 +318,10 @@ fn millis(duration: Duration) -> f64 {
 /// RFC 3339 in UTC, to the millisecond.
 fn now() -> String {
     let now = OffsetDateTime::from(SystemTime::now());
-    let millisecond = now.millisecond();
-    let now = now.replace_millisecond(millisecond).unwrap_or(now);
-    now.format(&Rfc3339).unwrap_or_default()
+    let (year, month, day) = now.to_calendar_date();
+    let (hour, minute, second, millisecond) = now.time().as_hms_milli();
+    format!(
+        "{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z",
+        u8::from(month)
+    )
 }

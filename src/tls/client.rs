@@ -28,9 +28,7 @@ pub enum TrustError {
     #[error(transparent)]
     Pem(#[from] PemError),
     /// The system has no roots.
-    #[error(
-        "the system has no trusted roots (install ca-certificates, or name a file in `ca`){0}"
-    )]
+    #[error("the system has no trusted roots (install ca-certificates, or name a file in `ca`){0}")]
     NoRoots(String),
     /// What rustls says.
     #[error(transparent)]
@@ -44,8 +42,8 @@ pub enum TrustError {
 /// [`TrustError`] where the roots cannot be read or there are none.
 pub fn config(trust: &Trust<'_>) -> Result<Arc<ClientConfig>, TrustError> {
     let provider = super::provider();
-    let builder =
-        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?;
     let mut config = match trust {
         Trust::System => builder.with_root_certificates(system_roots()?),
         Trust::File(path) => {
@@ -55,9 +53,9 @@ pub fn config(trust: &Trust<'_>) -> Result<Arc<ClientConfig>, TrustError> {
             }
             builder.with_root_certificates(roots)
         }
-        Trust::Anybody => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(BelieveAnybody(provider))),
+        Trust::Anybody => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(BelieveAnybody(provider)))
+        }
     }
     .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -135,7 +135,10 @@ pub fn ensure(
             Outcome::Made
         }
         (true, false) => {
-            return Err(SelfSignedError::HalfOfAPair { there: chain.clone(), missing: key.clone() });
+            return Err(SelfSignedError::HalfOfAPair {
+                there: chain.clone(),
+                missing: key.clone(),
+            });
         }
     };
     Ok((Certificate::load(chain, key, now)?, outcome))

@@ -116,11 +116,7 @@ async fn greet_and_echo(
 
 /// Sends back frame by frame, with bounded memory whatever the length of a message. Ends with
 /// the peer's Close.
-async fn echo(
-    socket: &mut UnixStream,
-    mut received: BytesMut,
-    mut out: Vec<u8>,
-) -> io::Result<()> {
+async fn echo(socket: &mut UnixStream, mut received: BytesMut, mut out: Vec<u8>) -> io::Result<()> {
     loop {
         let header = match next_header(socket, &mut received).await? {
             Some(Ok(header)) => header,

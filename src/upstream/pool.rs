@@ -98,9 +98,7 @@ impl Pool {
     /// Lets go of what has been idle for too long or was closed by the endpoint.
     pub fn sweep(&self) {
         self.idle.borrow_mut().retain(|_, kept| {
-            kept.retain(|idle| {
-                !idle.connection.sender.is_closed() && idle.since.elapsed() < IDLE
-            });
+            kept.retain(|idle| !idle.connection.sender.is_closed() && idle.since.elapsed() < IDLE);
             !kept.is_empty()
         });
     }
