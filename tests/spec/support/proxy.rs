@@ -370,7 +370,12 @@ impl Proxy {
 
     /// Waits for the process to leave, and returns its exit code.
     pub(crate) async fn exited(mut self) -> i32 {
-        self.program.exited().await
+        let code = self.program.exited().await;
+        eprintln!(
+            "tidegate left with {code} after writing to stderr:\n{}",
+            self.program.stderr.text()
+        );
+        code
     }
 
     /// A line of `/proc/PID/status` in KiB, such as `VmRSS` (memory now) or `VmHWM` (its highest so far).
