@@ -101,7 +101,7 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
     let socket = Socket::Tcp(socket);
     let facts = ClientFacts { client: arrival.peer, listener: arrival.entrance.address, tls: None };
     let (stream, facts) = if arrival.entrance.tls {
-        match start_tls(socket, facts, &worker).await {
+        match Box::pin(start_tls(socket, facts, &worker)).await {
             Some(secured) => secured,
             None => return,
         }
@@ -121,7 +121,7 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
         || Record::begin(&worker.log, &client.facts),
         |request, activity| answer(request, activity, client.clone()),
     );
-    // Boxed, so that a session does not carry along what only its HTTP needed.
+    // Boxed like the TLS handshake, so that a session does not carry along what only they needed.
     let let_go = Box::pin(let_go).await;
     let Some(session) = client.session.take() else { return };
     let Session { upstream, record, timeouts, _permit } = session;

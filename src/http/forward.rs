@@ -167,7 +167,7 @@ fn finish(
         return Err(Refusal::UnaskedSwitch);
     }
     let (mut head, incoming) = answer.into_parts();
-    headers::to_client(&mut head.headers, Hop::Ordinary);
+    headers::to_client(&mut head, Hop::Ordinary);
     let then = Then::Keep(pool.clone(), Some(way.connection), progress);
     Ok(Response::from_parts(head, ResponseBody::relayed(incoming, way.in_flight, then)))
 }

@@ -8,7 +8,7 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::uri::Authority;
-use http::{Request, Uri};
+use http::{Request, Uri, Version, response};
 use ipnet::IpNet;
 
 use super::handshake::{has_token, tokens};
@@ -54,10 +54,12 @@ pub fn to_upstream(headers: &mut HeaderMap, forwarded: Forwarded<'_>, hop: Hop) 
     forward(headers, forwarded);
 }
 
-/// Makes the headers of an endpoint's answer those of ours to the client.
-pub fn to_client(headers: &mut HeaderMap, hop: Hop) {
-    end_hop(headers, hop);
-    headers.append(VIA, PSEUDONYM);
+/// Makes the head of an endpoint's answer that of ours to the client.
+pub fn to_client(head: &mut response::Parts, hop: Hop) {
+    // What the endpoint speaks is its own affair; a client of HTTP/1.0 is hyper's.
+    head.version = Version::HTTP_11;
+    end_hop(&mut head.headers, hop);
+    head.headers.append(VIA, PSEUDONYM);
 }
 
 /// Removes what was meant for this hop only (RFC 9110 §7.6.1), and says what holds on the next.
@@ -166,7 +168,7 @@ pub fn host_of<B>(request: &Request<B>) -> Result<Option<Authority>, HostError> 
                 Authority::try_from(host.as_bytes()).map_err(|_| HostError::Malformed)?;
             without_user(authority).map(Some)
         }
-        None if request.version() == http::Version::HTTP_10 => Ok(None),
+        None if request.version() == Version::HTTP_10 => Ok(None),
         None => Err(HostError::Missing),
     }
 }

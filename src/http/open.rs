@@ -78,7 +78,7 @@ pub async fn open(
             }
             Ok(Answer::Other(answer, task)) => {
                 let (mut head, incoming) = answer.into_parts();
-                headers::to_client(&mut head.headers, Hop::Ordinary);
+                headers::to_client(&mut head, Hop::Ordinary);
                 let body = ResponseBody::relayed(incoming, in_flight, Then::Close(task));
                 return Ok(Opened::Refused(Response::from_parts(head, body)));
             }
@@ -154,7 +154,7 @@ async fn ask(
         });
         return Ok(Answer::Other(answer, task.abort_handle()));
     }
-    let (head, _no_body) = answer.into_parts();
+    let (mut head, _no_body) = answer.into_parts();
     handshake.check_answer(&head).map_err(|error| Failed::Finally(Refusal::Answer(error)))?;
     if ended.is_none() {
         std::future::poll_fn(|cx| connection.poll_without_shutdown(cx))
@@ -162,7 +162,7 @@ async fn ask(
             .map_err(|error| Failed::Finally(Refusal::Broken(error)))?;
     }
     let parts = connection.into_parts();
-    let mut head = Response::from_parts(head, ());
-    headers::to_client(head.headers_mut(), Hop::Handshake);
+    headers::to_client(&mut head, Hop::Handshake);
+    let head = Response::from_parts(head, ());
     Ok(Answer::Switched { stream: parts.io.into_inner(), early: parts.read_buf, head })
 }

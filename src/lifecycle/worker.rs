@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -50,25 +50,24 @@ pub fn start(
     log: AccessLog,
     phases: watch::Receiver<Phase>,
 ) -> io::Result<JoinHandle<usize>> {
-    let mut builder = Builder::new_current_thread();
-    builder.enable_all();
-    // The handle of a local runtime stays on its thread, so it is built there; a first one shows
-    // here and now whether it can be.
-    drop(builder.build_local(LocalOptions::default())?);
-    thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        match builder.build_local(LocalOptions::default()) {
+    let (built, is_built) = mpsc::channel();
+    let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        // A local runtime stays on the thread it was built on.
+        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => {
-                let cut = runtime.block_on(run(running, sockets, log, phases));
+                // Whoever starts us waits for this.
+                let _ = built.send(Ok(()));
+                runtime.block_on(run(running, sockets, log, phases))
                 // Dropping the runtime drops what is left, which writes its records.
-                drop(runtime);
-                cut
             }
             Err(error) => {
-                tracing::error!(worker = number, %error, "a worker could not start");
+                let _ = built.send(Err(error));
                 0
             }
         }
-    })
+    })?;
+    is_built.recv().unwrap_or_else(|gone| Err(io::Error::other(gone)))?;
+    Ok(thread)
 }
 
 async fn run(

@@ -5,7 +5,8 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::tls::records::{Opened, Plain, Records, SEALED_BYTES};
@@ -54,7 +55,7 @@ pub(super) struct Leg {
     early: Bytes,
     /// What the kernel did not take of a plain leg's bytes; a TLS leg's wait in `records`. Holds
     /// no memory while it is empty.
-    stuck: Vec<u8>,
+    stuck: Bytes,
     has_ended: bool,
     ending: Ending,
 }
@@ -89,7 +90,7 @@ impl Leg {
             socket,
             records: records.map(Box::new),
             early,
-            stuck: Vec::new(),
+            stuck: Bytes::new(),
             has_ended: false,
             ending: Ending::NotYet,
         }
@@ -188,7 +189,7 @@ impl Leg {
                 Poll::Ready(Ok(len)) => bytes = &bytes[len..],
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
-                    self.stuck = bytes.to_vec();
+                    self.stuck = Bytes::copy_from_slice(bytes);
                     return Ok(());
                 }
             }
@@ -206,11 +207,9 @@ impl Leg {
             if len == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.stuck.drain(..len);
-            if self.stuck.is_empty() {
-                self.stuck = Vec::new();
-            }
+            self.stuck.advance(len);
         }
+        self.stuck = Bytes::new();
         Poll::Ready(Ok(()))
     }
 
@@ -246,6 +245,20 @@ impl Leg {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Whether something is stuck on the way into it.
+    pub(super) fn is_stuck(&self) -> bool {
+        !self.stuck.is_empty() || self.records.as_ref().is_some_and(|records| records.has_sealed())
+    }
+
+    /// Whether the peer has reset the connection, asked of the kernel: a leg that is not being
+    /// read, because the other one is stuck, hears of nothing.
+    pub(super) fn is_reset(&self) -> bool {
+        let mut socket = [PollFd::new(&self.socket, PollFlags::empty())];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut socket, Some(&at_once))
+            .is_ok_and(|_| socket[0].revents().contains(PollFlags::ERR))
     }
 
     /// Makes the coming close a reset.

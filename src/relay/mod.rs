@@ -118,6 +118,7 @@ impl Relay {
                 self.session.half_closed();
             }
         }
+        self.session.stuck(self.client.is_stuck() || self.upstream.is_stuck());
         if self.to_upstream.is_closed() && self.to_client.is_closed() {
             Poll::Ready(())
         } else {
@@ -158,6 +159,17 @@ impl Relay {
                 self.is_closing = true;
                 self.session.closing();
                 Poll::Pending
+            }
+            Order::Look => {
+                let lost = match (self.client.is_reset(), self.upstream.is_reset()) {
+                    (false, false) => return Poll::Pending,
+                    (true, _) => EndedBy::Client,
+                    (false, true) => EndedBy::Upstream,
+                };
+                record.ended(lost, "reset");
+                self.client.reset();
+                self.upstream.reset();
+                Poll::Ready(())
             }
             Order::Cut(why) => {
                 record.ended(EndedBy::Tidegate, why);

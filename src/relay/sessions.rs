@@ -54,6 +54,8 @@ pub(super) enum Order {
     End(Why),
     /// Leave.
     Cut(Why),
+    /// See whether a leg that is not being read is still there.
+    Look,
 }
 
 /// The sessions of one worker.
@@ -69,6 +71,7 @@ pub(super) struct Session {
     timeouts: Timeouts,
     all: Rc<Sessions>,
     is_active: Cell<bool>,
+    is_stuck: Cell<bool>,
     /// When a sweep last found it active, half-closed, or closing.
     since: Cell<Instant>,
     stage: Cell<Stage>,
@@ -92,6 +95,7 @@ impl Sessions {
             timeouts,
             all: self.clone(),
             is_active: Cell::new(true),
+            is_stuck: Cell::new(false),
             since: Cell::new(Instant::now()),
             stage: Cell::new(Stage::Open),
             order: Cell::new(None),
@@ -152,6 +156,11 @@ impl Session {
         self.is_active.set(true);
     }
 
+    /// Whether something is stuck on its way, so that one side is not being read.
+    pub(super) fn stuck(&self, is_stuck: bool) {
+        self.is_stuck.set(is_stuck);
+    }
+
     /// One direction is closed; the other is given its time.
     pub(super) fn half_closed(&self) {
         if self.stage.get() == Stage::Open {
@@ -204,6 +213,8 @@ impl Session {
         };
         if now.saturating_duration_since(self.since.get()) >= limit {
             self.give(order);
+        } else if self.is_stuck.get() && self.order.get().is_none() {
+            self.give(Order::Look);
         }
     }
 }
