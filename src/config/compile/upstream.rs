@@ -1,0 +1,249 @@
+//! `[upstream.NAME]` and its endpoints.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::{HeaderValue, Uri};
+use rustls::pki_types::ServerName;
+use toml::Spanned;
+
+use super::positive;
+use crate::config::fault::Faults;
+use crate::config::file::{self, Text};
+use crate::config::units::duration;
+use crate::config::{Balance, EndpointAddr, Upstream, UpstreamTls};
+use crate::tls::client::{self, Trust};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+const RETRIES: usize = 1;
+
+pub(super) fn upstream(
+    name: &Text,
+    written: &file::Upstream,
+    folder: &Path,
+    faults: &mut Faults,
+) -> Option<Upstream> {
+    let endpoints = endpoints(name, written, faults);
+    let balance = faults.keep_or(Balance::LeastSessions, written.balance.as_ref(), |text| {
+        let known = [
+            ("least_sessions", Balance::LeastSessions),
+            ("round_robin", Balance::RoundRobin),
+            ("random", Balance::Random),
+        ];
+        known.iter().find(|(name, _)| *name == text).map(|(_, balance)| *balance).ok_or_else(|| {
+            format!(
+                "there is no balance `{text}`: \"least_sessions\", \"round_robin\" or \"random\""
+            )
+        })
+    });
+    let connect_timeout =
+        faults.keep_or(CONNECT_TIMEOUT, written.connect_timeout.as_ref(), positive);
+    let handshake_timeout =
+        faults.keep_or(HANDSHAKE_TIMEOUT, written.handshake_timeout.as_ref(), positive);
+    let resolve_every = faults.keep_or(RESOLVE_EVERY, written.resolve_every.as_ref(), duration);
+    let retries = faults.count(written.retries.as_ref(), 0);
+    let host = faults.keep_or(None, written.host.as_ref(), |text| {
+        let is_authority = text.parse::<http::uri::Authority>().is_ok();
+        HeaderValue::from_str(text)
+            .ok()
+            .filter(|_| is_authority)
+            .map(Some)
+            .ok_or_else(|| format!("`{text}` is no host: write a name and, if need be, a port"))
+    });
+    let endpoints = endpoints?;
+    let speaks_tls =
+        |endpoint: &EndpointAddr| matches!(endpoint, EndpointAddr::Tcp { tls: true, .. });
+    let tls = if endpoints.iter().any(speaks_tls) {
+        Some(upstream_tls(written, folder, faults)?)
+    } else {
+        refuse_tls_keys(written, faults);
+        None
+    };
+    Some(Upstream {
+        name: name.get_ref().clone(),
+        endpoints,
+        balance: balance?,
+        connect_timeout: connect_timeout?,
+        handshake_timeout: handshake_timeout?,
+        retries: retries?.unwrap_or(RETRIES),
+        host: host?,
+        tls,
+        resolve_every: resolve_every?,
+    })
+}
+
+fn endpoints(
+    name: &Text,
+    written: &file::Upstream,
+    faults: &mut Faults,
+) -> Option<Vec<EndpointAddr>> {
+    match (&written.endpoints, &written.builtin) {
+        (Some(_), Some(builtin)) => {
+            faults.error(
+                Some(builtin.span()),
+                format_args!("upstream `{}` has endpoints and is built in", name.get_ref()),
+                "keep `endpoints` for your own backend, or `builtin` for a trial",
+            );
+            None
+        }
+        (None, Some(builtin)) => faults.keep(builtin, |text| match text {
+            "echo" => Ok(vec![EndpointAddr::Echo]),
+            other => Err(format!("nothing is built in as `{other}`: only \"echo\" is")),
+        }),
+        (Some(endpoints), None) if !endpoints.get_ref().is_empty() => {
+            let compiled: Vec<Option<EndpointAddr>> =
+                endpoints.get_ref().iter().map(|text| faults.keep(text, parse_endpoint)).collect();
+            compiled.into_iter().collect()
+        }
+        (endpoints, None) => {
+            let place = endpoints.as_ref().map_or_else(|| name.span(), Spanned::span);
+            faults.error(
+                Some(place),
+                format_args!("upstream `{}` has no endpoint", name.get_ref()),
+                "add `endpoints = [\"http://127.0.0.1:3000\"]` with your backend's address",
+            );
+            None
+        }
+    }
+}
+
+/// Reads `http://host:port`, `https://host`, `unix:/path`; `ws://`, `wss://` and a bare
+/// `host:port` mean the same as http and https.
+///
+/// # Errors
+///
+/// What is wrong with it and how it is written right.
+pub fn parse_endpoint(text: &str) -> Result<EndpointAddr, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return if path.starts_with('/') && path.len() < 108 {
+            Ok(EndpointAddr::Unix(PathBuf::from(path)))
+        } else {
+            Err(format!(
+                "`{text}` is no Unix socket: write \"unix:\" and an absolute path of fewer than \
+                 108 bytes"
+            ))
+        };
+    }
+    let wrong = || {
+        format!(
+            "`{text}` is no endpoint: write \"http://host:port\", \"https://host\" or \
+             \"unix:/path\""
+        )
+    };
+    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let uri: Uri = with_scheme.parse().map_err(|_| wrong())?;
+    let tls = match uri.scheme_str().map(str::to_ascii_lowercase).as_deref() {
+        Some("http" | "ws") => false,
+        Some("https" | "wss") => true,
+        _ => return Err(wrong()),
+    };
+    if uri.path().len() > 1 || uri.query().is_some() {
+        return Err(format!(
+            "the endpoint `{text}` has a path: leave it out, the path comes from the request"
+        ));
+    }
+    let authority = uri.authority().ok_or_else(wrong)?;
+    if authority.as_str().contains('@') {
+        return Err(format!("the endpoint `{text}` has a user: write only host and port"));
+    }
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() || (authority.port().is_none() && has_port(authority.as_str())) {
+        return Err(wrong());
+    }
+    let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    Ok(EndpointAddr::Tcp { host: host.to_owned(), port, tls })
+}
+
+/// Whether something stands where a port would: `http` takes `host:` and `host:99999` for none.
+fn has_port(authority: &str) -> bool {
+    authority.rsplit(']').next().is_some_and(|rest| rest.contains(':'))
+}
+
+fn upstream_tls(
+    written: &file::Upstream,
+    folder: &Path,
+    faults: &mut Faults,
+) -> Option<UpstreamTls> {
+    let verify = written.verify.as_ref().is_none_or(|verify| *verify.get_ref());
+    if !verify {
+        faults.warn(
+            written.verify.as_ref().map(Spanned::span),
+            "the endpoints' certificates are not verified: whoever sits between can read along",
+            "name their CA in `ca` instead",
+        );
+    }
+    let ca = written.ca.as_ref().map(|text| folder.join(text.get_ref()));
+    let trust = match &ca {
+        _ if !verify => Trust::Anybody,
+        Some(path) => Trust::File(path),
+        None => Trust::System,
+    };
+    let place = written.ca.as_ref().map(Spanned::span).or_else(|| written.place.clone());
+    let client = match client::config(&trust) {
+        Ok(client) => Some(client),
+        Err(error) => {
+            faults.error(place, error, "");
+            None
+        }
+    };
+    let server_name = faults.keep_or(None, written.server_name.as_ref(), |text| {
+        ServerName::try_from(text.to_owned())
+            .map(Some)
+            .map_err(|_| format!("`{text}` is no server name: write a host name or an IP address"))
+    });
+    Some(UpstreamTls { client: client?, server_name: server_name? })
+}
+
+/// Keys that would do nothing are more likely a mistake than meant so.
+fn refuse_tls_keys(written: &file::Upstream, faults: &mut Faults) {
+    let places = [
+        ("ca", written.ca.as_ref().map(Spanned::span)),
+        ("server_name", written.server_name.as_ref().map(Spanned::span)),
+        ("verify", written.verify.as_ref().map(Spanned::span)),
+    ];
+    for (key, place) in places {
+        if place.is_some() {
+            faults.error(
+                place,
+                format_args!("`{key}` is for https:// endpoints, and this upstream has none"),
+                "write https:// in `endpoints`, or remove the key",
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_urls_addresses_and_unix_sockets() {
+        for (text, shown) in [
+            ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
+            ("ws://app:3000/", "http://app:3000"),
+            ("wss://app", "https://app:443"),
+            ("HTTP://[::1]:9", "http://[::1]:9"),
+            ("app:3000", "http://app:3000"),
+            ("unix:/run/app.sock", "unix:/run/app.sock"),
+        ] {
+            assert_eq!(parse_endpoint(text).expect(text).to_string(), shown);
+        }
+        for text in [
+            "",
+            "http://",
+            "ftp://a",
+            "http://a/b",
+            "http://a?b",
+            "http://u@a",
+            "http://a:99999",
+            "http://a:",
+            "unix:run",
+            "http://a b",
+        ] {
+            assert!(parse_endpoint(text).is_err(), "{text}");
+        }
+    }
+}
