@@ -178,7 +178,7 @@ async fn measure_all<'a>(
     }
     let mut rows = Vec::new();
     for &scenario in scenarios {
-        rows.push(stage.measure(scenario, &proxies).await);
+        rows.push(stage.measure(scenario, &mut proxies).await);
     }
     Ok(rows)
 }
@@ -224,7 +224,7 @@ impl<'a> Stage<'a> {
 
     /// One row: the peers take turns, round by round. A peer that fails is left out from there on
     /// and the others go on.
-    async fn measure<'s>(&self, scenario: &'s Scenario, proxies: &[Proxy]) -> Row<'s> {
+    async fn measure<'s>(&self, scenario: &'s Scenario, proxies: &mut [Proxy]) -> Row<'s> {
         let mut row = Row { scenario, cells: Vec::new() };
         row.cells.resize_with(proxies.len(), Cell::default);
         let rounds = match scenario.work {
@@ -237,10 +237,9 @@ impl<'a> Stage<'a> {
                 if cell.failure.is_some() {
                     continue;
                 }
-                if let Err(failure) =
-                    self.round(scenario, &self.peers[at], &proxies[at], cell).await
-                {
-                    eprintln!("{} failed: {failure}", self.peers[at].name);
+                let (peer, proxy) = (&self.peers[at], &mut proxies[at]);
+                if let Err(failure) = self.round(scenario, peer, proxy, cell).await {
+                    eprintln!("{} failed: {failure}", peer.name);
                     cell.failure = Some(failure.to_string());
                 }
             }
@@ -252,20 +251,22 @@ impl<'a> Stage<'a> {
         &self,
         scenario: &Scenario,
         peer: &Peer,
-        proxy: &Proxy,
+        proxy: &mut Proxy,
         cell: &mut Cell,
     ) -> io::Result<()> {
         if let Work::Idle = scenario.work {
             // A fresh one: in that of the other rows, memory that was used before would be used
             // again, and seem to cost nothing.
-            let fresh = self.start(peer).await?;
-            let memory = scenario::weigh(&fresh, &self.door(scenario, &fresh), self.bounds).await?;
+            let mut fresh = self.start(peer).await?;
+            let weighed = scenario::weigh(&fresh, &self.door(scenario, &fresh), self.bounds).await;
+            let memory = weighed.map_err(|error| fresh.explain(error))?;
             cell.figures.push(memory.open);
             cell.after.push(memory.after);
         } else {
             let door = self.door(scenario, proxy);
-            let sample =
-                scenario::measure(scenario, proxy, &door, &self.backend, self.bounds).await?;
+            let measured =
+                scenario::measure(scenario, proxy, &door, &self.backend, self.bounds).await;
+            let sample = measured.map_err(|error| proxy.explain(error))?;
             cell.figures.push(sample.figure);
             cell.samples.push(sample);
             // The connections that were just dropped are cleared away at nobody's expense.

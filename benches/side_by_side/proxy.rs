@@ -52,6 +52,8 @@ pub(crate) struct CertificateFiles {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     child: Child,
+    /// Where its stdout and stderr go.
+    output: PathBuf,
     pub(crate) wss: SocketAddr,
     pub(crate) ws: SocketAddr,
 }
@@ -86,12 +88,11 @@ impl Proxy {
         let child = spawn_on(core, &mut command).map_err(|error| {
             io::Error::new(error.kind(), format!("starting {}: {error}", peer.program.display()))
         })?;
-        let mut proxy = Self { child, wss, ws };
-        proxy.wait_until_ready().map_err(|error| {
-            let said = std::fs::read_to_string(&output_path).unwrap_or_default();
-            io::Error::other(format!("{} {error}\n{said}", peer.name))
-        })?;
-        Ok(proxy)
+        let mut proxy = Self { child, output: output_path, wss, ws };
+        match proxy.wait_until_ready() {
+            Ok(()) => Ok(proxy),
+            Err(error) => Err(proxy.explain(error)),
+        }
     }
 
     pub(crate) fn cpu(&self) -> io::Result<cost::Cpu> {
@@ -102,14 +103,20 @@ impl Proxy {
         cost::pss_kib(self.child.id())
     }
 
+    /// Adds to `error` what became of the proxy, if it is gone, and its last words.
+    pub(crate) fn explain(&mut self, error: io::Error) -> io::Error {
+        let Ok(Some(status)) = self.child.try_wait() else { return error };
+        let said = std::fs::read_to_string(&self.output).unwrap_or_default();
+        let lines: Vec<_> = said.lines().collect();
+        let last = lines[lines.len().saturating_sub(5)..].join(" / ");
+        io::Error::other(format!("{error}; the proxy has left with {status}, saying: {last}"))
+    }
+
     fn wait_until_ready(&mut self) -> io::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
         for address in [self.wss, self.ws] {
             while let Err(error) = TcpStream::connect(address) {
-                if let Some(status) = self.child.try_wait()? {
-                    return Err(io::Error::other(format!("left with {status}")));
-                }
-                if Instant::now() > deadline {
+                if self.child.try_wait()?.is_some() || Instant::now() > deadline {
                     return Err(io::Error::other(format!("does not listen on {address}: {error}")));
                 }
                 std::thread::sleep(Duration::from_millis(10));
