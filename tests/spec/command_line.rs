@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
 use crate::support::certificates::trusting_anyone;
-use crate::support::programs::Program;
+use crate::support::programs::{Program, curl};
 use crate::support::proxy::TIDEGATE;
-use crate::support::{Over, Proxy, Served, Setup};
+use crate::support::{Over, Proxy, Served, Setup, Wire};
+
+/// Tables that send everything to the builtin echo.
+const ECHO: &str = "[upstream.app]\nbuiltin = \"echo\"\n[[route]]\nhost = \"*\"\npath = \"/\"\nupstream = \"app\"\n";
 
 /// `tidegate ARGUMENTS` in `folder`.
 fn tidegate(folder: &Path, arguments: &[&str]) -> Program {
@@ -96,17 +99,59 @@ async fn run_and_check_say_the_same() {
     assert!(run.stderr.text().contains(fault), "{}", run.stderr.text());
 }
 
-/// `--to` runs without a file, in front of what it names.
+/// `--to` runs without a file, in front of what it names. It listens where the shipped file does, so this needs one of
+/// those ports; where all are taken it must say so.
 #[tokio::test]
 async fn to_runs_without_a_file() {
     let upstream = Served::named("no file").await;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let to = upstream.endpoint().replace("http://", "ws://");
     let program = tidegate(folder.path(), &["--to", &to]);
+    let started = |line: &str| line.contains(" ready") || line.contains("in use");
+    let line = program.stderr.find("word of the start", started).await;
+    if !line.contains(" ready") && !program.stderr.text().contains("fallback") {
+        println!("skipped: other programs have the ports ({line})");
+        return;
+    }
     let proxy = Proxy::ready(program, folder).await;
-    assert_eq!(proxy.plain().await.get("/").await.body, "no file");
+    let port = proxy.address(Over::Plain).port();
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+    assert_eq!(Wire::new(stream).get("/").await.body, "no file");
     let mut tls = proxy.tls(trusting_anyone(), "localhost").await;
     assert_eq!(tls.get("/").await.body, "no file");
+}
+
+/// Sharing an address among workers must not let a second proxy share it unnoticed.
+#[tokio::test]
+async fn a_second_proxy_does_not_share_an_address() {
+    let proxy = Setup::builtin().start().await;
+    let address = proxy.address(Over::Plain).to_string();
+    let listener = format!("[[listener]]\naddress = \"{address}\"\n");
+    let (code, stderr) = Setup::whole(&format!("{listener}{ECHO}")).fails().await;
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains(&address), "{stderr}");
+}
+
+/// On a terminal a person reads where it is and what to type; `script` lends the terminal.
+#[tokio::test]
+async fn on_a_terminal_it_says_what_to_try() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let listeners = "[[listener]]\naddress = \"127.0.0.1:0\"\n[[listener]]\naddress = \"127.0.0.1:0\"\ntls = true\n";
+    std::fs::write(folder.path().join("proxy.toml"), format!("{listeners}{ECHO}"))
+        .expect("the folder is ours");
+    let mut command = Command::new("script");
+    command.args(["-q", "-f", "-e", "-c", TIDEGATE, "/dev/null"]).current_dir(folder.path());
+    let terminal = Program::start(&mut command);
+    let line = terminal.stdout.containing("wscat -n -c wss://localhost:").await;
+    let url = line.trim().rsplit(' ').next().unwrap_or_default().replace("wss://", "https://");
+    terminal.stdout.containing(&url).await;
+    terminal.stdout.containing("wscat --ca certs/ca.pem -c wss://localhost:").await;
+    let page = curl(&["-k", &url]).succeeded().await;
+    assert!(page.contains("<html"), "{page}");
+    let logged = terminal
+        .stdout
+        .find("access-log line", |line| line.contains("GET") && line.contains("200"));
+    assert!(!logged.await.contains('{'), "a person reads text, not JSON");
 }
 
 /// A `--to` that is no URL is said so.
@@ -160,8 +205,8 @@ async fn ipv6_is_listened_on() {
     .start()
     .await;
     assert_eq!(proxy.listeners.len(), 2, "{}", proxy.stderr());
-    let stream = tokio::net::TcpStream::connect(proxy.listeners[1].0).await.expect("::1 is there");
-    let mut client = crate::support::Wire::new(stream);
+    let stream = TcpStream::connect(proxy.listeners[1].0).await.expect("::1 is there");
+    let mut client = Wire::new(stream);
     assert_eq!(client.get("/").await.status(), 200);
     let record = proxy.event("request").await;
     assert!(

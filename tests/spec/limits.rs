@@ -1,7 +1,7 @@
 //! Limits: what is over one is refused with a reason, and what ends makes room.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
@@ -137,15 +137,32 @@ async fn a_slow_second_head_is_a_408() {
     client.response().await.refused(408, "");
 }
 
-/// `keep_alive`: a connection without a next request is closed without a word.
+/// `keep_alive`: a connection without a next request is closed without a word, and not much later than that.
 #[tokio::test]
 async fn an_idle_connection_is_closed_at_keep_alive() {
     let proxy = Setup::builtin().also("[limits]\nkeep_alive = \"500ms\"").start().await;
     for over in BOTH {
         let mut client = proxy.connect(over).await;
         assert_eq!(client.get("/").await.status(), 200);
+        let idle = Instant::now();
         client.expect_end().await;
+        let waited = idle.elapsed();
+        assert!(
+            waited > Duration::from_millis(400) && waited < Duration::from_secs(5),
+            "{waited:?}"
+        );
     }
+}
+
+/// A pause between two requests is about `keep_alive`, and may be longer than `header_timeout`.
+#[tokio::test]
+async fn a_pause_between_requests_is_not_a_slow_head() {
+    let limits = "[limits]\nheader_timeout = \"300ms\"\nkeep_alive = \"20s\"";
+    let proxy = Setup::builtin().also(limits).start().await;
+    let mut client = proxy.plain().await;
+    assert_eq!(client.get("/").await.status(), 200);
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    assert_eq!(client.get("/").await.status(), 200);
 }
 
 /// A connection that never says anything is closed without a word as well, at `header_timeout`.

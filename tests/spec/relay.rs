@@ -151,6 +151,7 @@ async fn a_truncated_tls_leg_is_told_apart() {
     leg.expect("x").await;
     client.cut();
     leg.rest().await;
+    drop(leg);
     let end = proxy.event("end").await;
     assert_eq!((&end["ended_by"], &end["why"]), (&"client".into(), &"truncated".into()));
 }
