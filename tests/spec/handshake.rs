@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::wire::{KEY, accept, handshake, handshake_with, switching};
-use crate::support::{BOTH, Over, Proxy, Response, Setup, Upstream};
+use crate::support::{BOTH, Over, Proxy, Response, Setup, Upstream, noise, sha256};
 
 /// Sends a request, which the proxy must answer without its upstream.
 async fn refused_by_proxy(request: &str) -> Response {
@@ -360,6 +360,45 @@ async fn early_bytes_of_the_upstream_follow_the_101() {
     }
 }
 
+/// A client that floods before the 101 is not buffered: it waits, and then all of it passes.
+#[tokio::test]
+async fn a_flood_before_the_101_is_held_back() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    let flood = noise(1, 32 << 20);
+    for over in BOTH {
+        let mut client = proxy.connect(over).await;
+        client.send(handshake("/")).await;
+        let mut leg = upstream.accept().await;
+        leg.head().await;
+        let before = proxy.memory_kib("VmRSS");
+        let stuck = client.send_until_stuck(&flood).await;
+        assert!(stuck < flood.len(), "the client was never stopped");
+        let grown = proxy.memory_kib("VmRSS").saturating_sub(before);
+        assert!(grown < 6 * 1024, "the process grew by {grown} KiB");
+        leg.send(switching(&accept(KEY), "")).await;
+        assert_eq!(client.head().await.status(), Some(101));
+        let (got, ()) = tokio::join!(leg.rest(), async {
+            client.send(&flood[stuck..]).await;
+            client.finish().await;
+        });
+        assert_eq!(sha256(got.0), sha256(&flood));
+    }
+}
+
+/// A client that leaves before the 101 takes its upstream connection with it.
+#[tokio::test]
+async fn a_client_that_leaves_during_the_handshake_frees_the_upstream() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    for over in BOTH {
+        let mut client = proxy.connect(over).await;
+        client.send(handshake("/")).await;
+        let mut leg = upstream.accept().await;
+        leg.head().await;
+        client.reset();
+        leg.rest().await;
+    }
+}
+
 /// Both at once, each byte of the 101 and of what follows in a segment of its own.
 #[tokio::test]
 async fn an_answer_in_single_bytes_is_an_answer() {
@@ -462,6 +501,17 @@ async fn broken_http_is_a_400() {
         ["GET\r\n\r\n", "hello there\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nbad name: 1\r\n\r\n"]
     {
         refused_by_proxy(broken).await.refused(400, "");
+    }
+    for smuggled in [
+        "Transfer-Encoding : chunked\r\n",
+        "Content-Length: 3, 4\r\n",
+        "Content-Length: 3\r\nContent-Length: 4\r\n",
+        "Content-Length: +3\r\n",
+        "X-A: 1\r\n folded\r\nContent-Length\t: 3\r\n",
+        "X-Nul: a\0b\r\n",
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{smuggled}\r\n0\r\n\r\n");
+        refused_by_proxy(&request).await.refused(400, "");
     }
     refused_by_proxy("GET / HTTP/1.1\r\n\r\n").await.refused(400, "host");
     refused_by_proxy("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").await.refused(400, "host");

@@ -205,19 +205,6 @@ async fn traffic_keeps_a_session_open() {
     }
 }
 
-/// Writes to `to` until nothing was taken for half a second, and returns how much was.
-async fn until_stuck(to: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) -> usize {
-    let mut written = 0;
-    while written < bytes.len() {
-        let write = to.write(&bytes[written..bytes.len().min(written + (1 << 16))]);
-        match tokio::time::timeout(Duration::from_millis(500), write).await {
-            Ok(took) => written += took.expect("the proxy holds on"),
-            Err(_) => break,
-        }
-    }
-    written
-}
-
 /// A reader that stops is felt by the writer; what the process holds meanwhile is a few MiB at the most.
 #[tokio::test]
 async fn a_reader_that_stops_costs_little_memory() {
@@ -228,7 +215,7 @@ async fn a_reader_that_stops_costs_little_memory() {
             let (client, leg) = proxy.session(over, &upstream).await;
             let (mut reader, mut writer) = if client_stops { (client, leg) } else { (leg, client) };
             let before = proxy.memory_kib("VmRSS");
-            let stuck = until_stuck(&mut writer, &flood).await;
+            let stuck = writer.send_until_stuck(&flood).await;
             assert!(stuck < flood.len(), "the writer was never stopped");
             let grown = proxy.memory_kib("VmRSS").saturating_sub(before);
             assert!(
@@ -252,7 +239,7 @@ async fn a_stuck_session_does_not_stop_another() {
     let mut stuck = Vec::new();
     for _ in 0..4 {
         let (client, mut leg) = proxy.session(Over::Tls, &upstream).await;
-        until_stuck(&mut leg, &flood).await;
+        leg.send_until_stuck(&flood).await;
         stuck.push((client, leg));
     }
     for over in [Over::Plain, Over::Tls, Over::Plain, Over::Tls] {
@@ -271,7 +258,7 @@ async fn a_stuck_session_ends_with_its_reader() {
     let flood = noise(9, 64 << 20);
     for over in BOTH {
         let (client, mut leg) = proxy.session(over, &upstream).await;
-        until_stuck(&mut leg, &flood).await;
+        leg.send_until_stuck(&flood).await;
         client.reset();
         assert_eq!(leg.rest().await.1, Ending::Reset);
     }
@@ -288,6 +275,7 @@ async fn a_session_is_logged_when_it_opens_and_when_it_ends() {
     leg.send("123").await;
     leg.finish().await;
     client.expect("123").await;
+    client.expect_end().await;
     client.finish().await;
     leg.expect_end().await;
     let end = proxy.event("end").await;

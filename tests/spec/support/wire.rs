@@ -100,6 +100,20 @@ impl Wire {
         .await
     }
 
+    /// Writes until nothing was taken for half a second, and returns how much was.
+    pub(crate) async fn send_until_stuck(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() {
+            let piece = &bytes[written..bytes.len().min(written + (1 << 16))];
+            let write = self.stream.write(piece);
+            match tokio::time::timeout(Duration::from_millis(500), write).await {
+                Ok(took) => written += took.expect("the proxy holds on"),
+                Err(_) => break,
+            }
+        }
+        written
+    }
+
     /// Ends our direction: FIN, after a close_notify where there is TLS.
     pub(crate) async fn finish(&mut self) {
         within("the end of our direction", self.stream.shutdown())
