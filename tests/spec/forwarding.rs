@@ -196,9 +196,10 @@ async fn an_early_response_reaches_a_client_that_goes_on_sending() {
     }
 }
 
-/// The same where the upstream hangs up with unread bytes, which resets the connection under what is being written.
+/// An upstream that hangs up with unread bytes resets the connection under what is being written, and its answer may
+/// be lost with it (RFC 9112 §9.6): the client gets that answer or our 502, and does not hang.
 #[tokio::test]
-async fn an_early_response_survives_an_upstream_that_hangs_up() {
+async fn an_upstream_that_hangs_up_under_an_upload_does_not_leave_it_hanging() {
     let (proxy, upstream) = Proxy::scripted().await;
     let file = proxy.file("large");
     std::fs::write(&file, vec![0; 8 << 20]).expect("the folder is ours");
@@ -211,7 +212,8 @@ async fn an_early_response_survives_an_upstream_that_hangs_up() {
             "HTTP/1.1 413 Too Much\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntoo much";
         leg.send(answer).await;
         drop(leg);
-        assert_eq!(upload.succeeded().await, "too much");
+        let answer = upload.succeeded().await;
+        assert!(answer == "too much" || answer.starts_with("502 "), "{answer}");
     }
 }
 
