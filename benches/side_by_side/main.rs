@@ -212,7 +212,7 @@ impl<'a> Stage<'a> {
             certificate,
             tls,
             backend: Backend::new(),
-            rounds: arguments.rounds.unwrap_or(if quick { 3 } else { 7 }),
+            rounds: arguments.rounds.unwrap_or(if quick { 3 } else { 5 }),
             bounds,
         })
     }
