@@ -147,9 +147,17 @@ async fn start_tls(
     worker: &Rc<Worker>,
 ) -> Option<(Stream, ClientFacts)> {
     let acceptor = TlsAcceptor::from(worker.running.tls.clone());
-    let accepting = acceptor.accept(socket).into_fallible();
-    match timeout(worker.running.tls_timeout, accepting).await {
-        Ok(Ok(tls)) => {
+    let accepting = async {
+        // Looked at first: once rustls has refused it, its alert is on the way already.
+        let is_tls = socket.next_byte().await?.is_none_or(|byte| byte == TLS_HANDSHAKE);
+        if is_tls { acceptor.accept(socket).await.map(Ok) } else { Ok(Err(socket)) }
+    };
+    let accepted = tokio::select! {
+        accepted = timeout(worker.running.tls_timeout, accepting) => accepted,
+        () = worker.drain.draining() => return None,
+    };
+    match accepted {
+        Ok(Ok(Ok(tls))) => {
             let (_, connection) = tls.get_ref();
             facts.tls = Some(TlsFacts {
                 version: match connection.protocol_version() {
@@ -161,13 +169,14 @@ async fn start_tls(
             });
             Some((Stream::Tls(Box::new(TlsStream::Server(tls))), facts))
         }
-        Ok(Err((error, socket))) => {
+        Ok(Ok(Err(socket))) => {
+            let record = Record::begin(&worker.log, &Rc::new(facts));
+            let answer = respond::in_bytes(&Refusal::PlainOnTls, &record);
+            serve::close(Stream::Plain(socket), Some(answer)).await;
+            None
+        }
+        Ok(Err(error)) => {
             tracing::debug!(client = %facts.client, %error, "TLS handshake failed");
-            if is_no_tls(&error) {
-                let record = Record::begin(&worker.log, &Rc::new(facts));
-                let answer = respond::in_bytes(&Refusal::PlainOnTls, &record);
-                serve::close(Stream::Plain(socket), Some(answer)).await;
-            }
             None
         }
         Err(_elapsed) => {
@@ -177,11 +186,8 @@ async fn start_tls(
     }
 }
 
-/// Whether what came was no TLS at all: plain HTTP, most likely.
-fn is_no_tls(error: &std::io::Error) -> bool {
-    let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
-    matches!(tls, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
-}
+/// The content type of a handshake record, the first byte of every TLS connection (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 22;
 
 /// Answers one request, and puts it on record whatever comes of it.
 async fn answer(

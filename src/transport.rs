@@ -44,6 +44,18 @@ pub fn set_tcp_options(socket: &SockRef<'_>) -> io::Result<()> {
 }
 
 impl Socket {
+    /// The next byte that will be read, left where it is; `None` at the end of the stream, and for
+    /// a Unix socket, which does not tell.
+    ///
+    /// # Errors
+    ///
+    /// The socket's.
+    pub async fn next_byte(&self) -> io::Result<Option<u8>> {
+        let Self::Tcp(tcp) = self else { return Ok(None) };
+        let mut byte = [0];
+        Ok((tcp.peek(&mut byte).await? == 1).then_some(byte[0]))
+    }
+
     /// Makes the coming close a reset (RFC 9293 §3.5.2), for a peer that must learn at once that
     /// the other side is gone.
     pub fn reset_on_close(&self) {

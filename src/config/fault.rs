@@ -44,9 +44,9 @@ impl Faults {
         });
     }
 
-    /// Whether the configuration is unusable.
-    pub fn any(&self) -> bool {
-        !self.errors.is_empty()
+    /// How many make the configuration unusable.
+    pub fn count(&self) -> usize {
+        self.errors.len()
     }
 
     /// Puts the faults in the order of the file and ties them to its text.
@@ -69,12 +69,12 @@ pub struct Report {
 impl Report {
     /// Whether there is nothing that must be mended.
     pub fn is_usable(&self) -> bool {
-        !self.faults.any()
+        self.faults.count() == 0
     }
 
     /// How many faults must be mended.
     pub fn error_count(&self) -> usize {
-        self.faults.errors.len()
+        self.faults.count()
     }
 
     /// The faults, rendered as `check` prints them.
@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn odd_places_do_not_panic() {
-        for place in [0..0, 0..99, 4..3, 50..60, 5..6, 1..4] {
+        let backwards = Range { start: 4, end: 3 };
+        for place in [0..0, 0..99, backwards, 50..60, 5..6, 1..4] {
             render("a = \"é\r\nb", place, "");
         }
         render("", 0..0, "");

@@ -43,9 +43,11 @@ pub struct Listener {
     pub tls: Option<bool>,
     #[serde(default)]
     pub trusted: Vec<Text>,
-    pub redirect_https: Option<bool>,
+    pub redirect_https: Option<Spanned<bool>>,
     #[serde(skip)]
     pub place: Option<Range<usize>>,
+    #[serde(skip)]
+    pub is_whole: bool,
 }
 
 /// `[tls]`
@@ -65,6 +67,8 @@ pub struct Certificate {
     pub self_signed: Option<Spanned<Vec<Text>>>,
     #[serde(skip)]
     pub place: Option<Range<usize>>,
+    #[serde(skip)]
+    pub is_whole: bool,
 }
 
 /// `[upstream.NAME]`
@@ -84,6 +88,8 @@ pub struct Upstream {
     pub resolve_every: Option<Text>,
     #[serde(skip)]
     pub place: Option<Range<usize>>,
+    #[serde(skip)]
+    pub is_whole: bool,
 }
 
 /// `[[route]]`
@@ -99,6 +105,8 @@ pub struct Route {
     pub half_close_timeout: Option<Text>,
     #[serde(skip)]
     pub place: Option<Range<usize>>,
+    #[serde(skip)]
+    pub is_whole: bool,
 }
 
 /// `[limits]`
@@ -139,7 +147,15 @@ impl File {
     pub fn read(text: &str, faults: &mut Faults) -> Option<Self> {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
-            faults.error(error.span(), one_line(error.message()), "");
+            let key = error.span().and_then(|span| text.get(span)).unwrap_or_default();
+            match error.message() {
+                "duplicate key" => faults.error(
+                    error.span(),
+                    format_args!("the key `{key}` stands twice in its table"),
+                    "remove one",
+                ),
+                other => faults.error(error.span(), one_line(other), ""),
+            }
         }
         if !errors.is_empty() {
             // What the parser made up to go on would only give faults that nobody wrote.
@@ -172,16 +188,18 @@ impl File {
     }
 }
 
-/// A table that remembers where it stands.
+/// A table that remembers where it stands, and whether something in it could not be read: then
+/// what seems to be missing may be just that.
 trait Placed {
-    fn set_place(&mut self, place: Range<usize>);
+    fn set_place(&mut self, place: Range<usize>, is_whole: bool);
 }
 
 macro_rules! placed {
     ($($table:ty),*) => {$(
         impl Placed for $table {
-            fn set_place(&mut self, place: Range<usize>) {
+            fn set_place(&mut self, place: Range<usize>, is_whole: bool) {
                 self.place = Some(place);
+                self.is_whole = is_whole;
             }
         }
     )*};
@@ -199,8 +217,9 @@ fn tables<T: DeserializeOwned + Default + Placed>(
             .into_iter()
             .map(|item| {
                 let place = item.span();
+                let before = faults.count();
                 let mut table: T = table_of(name, item, faults);
-                table.set_place(place);
+                table.set_place(place, faults.count() == before);
                 table
             })
             .collect(),
@@ -224,8 +243,9 @@ fn upstreams(value: Spanned<DeValue<'_>>, faults: &mut Faults) -> Vec<(Text, Ups
     named
         .into_iter()
         .map(|(name, value)| {
+            let before = faults.count();
             let mut upstream: Upstream = table_of("upstream", value, faults);
-            upstream.set_place(name.span());
+            upstream.set_place(name.span(), faults.count() == before);
             (Spanned::new(name.span(), name.into_inner().into_owned()), upstream)
         })
         .collect()
@@ -258,7 +278,8 @@ fn table_of<T: DeserializeOwned + Default>(
             .iter()
             .find(|(key, value)| overlap(&key.span(), &at) || overlap(&value.span(), &at))
             .map(|(key, _)| key.clone());
-        explain(name, at, error.message(), faults);
+        let key = culprit.as_ref().map_or("", |key| key.get_ref().as_ref());
+        explain(name, key, at, error.message(), faults);
         let Some(culprit) = culprit else { return T::default() };
         table.remove(&culprit);
     }
@@ -269,7 +290,7 @@ fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
 }
 
 /// Says in our words what serde found: an unknown key, or a value of the wrong kind.
-fn explain(table: &str, place: Range<usize>, message: &str, faults: &mut Faults) {
+fn explain(table: &str, key: &str, place: Range<usize>, message: &str, faults: &mut Faults) {
     if message.starts_with("unknown field") {
         // "unknown field `a`, expected one of `b`, `c`": every second piece between backticks.
         let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
@@ -281,6 +302,32 @@ fn explain(table: &str, place: Range<usize>, message: &str, faults: &mut Faults)
             );
             return;
         }
+    }
+    let wrong_type = message
+        .strip_prefix("invalid type: ")
+        .and_then(|types| types.split_once(", expected "))
+        .map(|(found, expected)| (found.trim(), one_line(expected)));
+    if let Some((found, expected)) = wrong_type {
+        let way_out = match expected.as_str() {
+            "a boolean" => "write true or false, without quotes",
+            "a string" => "write it in quotes, with its unit where it has one: \"30s\"",
+            "i64" => "write a whole number, without quotes",
+            "a sequence" => "write a list: [\"…\", \"…\"]",
+            _ => "",
+        };
+        let expected = match expected.as_str() {
+            "a boolean" => "true or false",
+            "a string" => "a text",
+            "i64" => "a whole number",
+            "a sequence" => "a list",
+            other => other,
+        };
+        faults.error(
+            Some(place),
+            format_args!("`{key}` takes {expected}, and this is {found}"),
+            way_out,
+        );
+        return;
     }
     faults.error(Some(place), one_line(message), "");
 }

@@ -37,7 +37,7 @@ pub async fn forward(
 ) -> Result<Response<ResponseBody>, Refusal> {
     let (head, incoming) = request.into_parts();
     let can_be_repeated = incoming.is_end_stream() && is_idempotent(&head.method);
-    let copy = can_be_repeated.then(|| head.clone());
+    let copy = can_be_repeated.then(|| repeatable(&head));
     let (mut body, progress) = RequestBody::new(incoming, record.clone());
     let opener = expects_continue(&head.headers).then(|| body.hold_back());
     let mut request = Request::from_parts(head, body);
@@ -112,7 +112,7 @@ async fn reach(
 /// be repeated and no byte of an answer came (RFC 9110 §9.2.2).
 fn again(
     mut failure: TrySendError<Request<RequestBody>>,
-    copy: Option<&request::Parts>,
+    copy: Option<&Request<()>>,
     record: &Record,
 ) -> Result<Request<RequestBody>, Refusal> {
     if let Some(unsent) = failure.take_message() {
@@ -120,9 +120,9 @@ fn again(
     }
     let error = failure.into_error();
     match copy {
-        Some(head) if !error.is_parse() => {
+        Some(copy) if !error.is_parse() => {
             tracing::debug!(%error, id = record.id(), "no answer, asking again");
-            Ok(Request::from_parts(head.clone(), RequestBody::empty(record.clone())))
+            Ok(copy.clone().map(|()| RequestBody::empty(record.clone())))
         }
         _ => Err(Refusal::Broken(error)),
     }
@@ -170,6 +170,16 @@ fn finish(
     headers::to_client(&mut head, Hop::Ordinary);
     let then = Then::Keep(pool.clone(), Some(way.connection), progress);
     Ok(Response::from_parts(head, ResponseBody::relayed(incoming, way.in_flight, then)))
+}
+
+/// What it takes to send a request without a body once more. The extensions stay behind: all they
+/// have is the case of header names, which is not worth a copy of every request.
+fn repeatable(head: &request::Parts) -> Request<()> {
+    let mut copy = Request::new(());
+    *copy.method_mut() = head.method.clone();
+    *copy.uri_mut() = head.uri.clone();
+    *copy.headers_mut() = head.headers.clone();
+    copy
 }
 
 /// RFC 9110 §9.2.2.

@@ -203,6 +203,19 @@ pub fn with(refusal: &Refusal, record: &Record) -> Response<ResponseBody> {
     response
 }
 
+/// `Retry-After`, as hyper writes the names of our other answers.
+fn in_title_case(name: &HeaderName) -> String {
+    let mut is_start = true;
+    name.as_str()
+        .chars()
+        .map(|c| {
+            let c = if is_start { c.to_ascii_uppercase() } else { c };
+            is_start = c == '-';
+            c
+        })
+        .collect()
+}
+
 /// The same answer in bytes, for a connection on which nothing else will be said: where HTTP
 /// itself broke down.
 pub fn in_bytes(refusal: &Refusal, record: &Record) -> Vec<u8> {
@@ -216,8 +229,9 @@ pub fn in_bytes(refusal: &Refusal, record: &Record) -> Vec<u8> {
     );
     for (name, value) in refusal.headers() {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let _ = write!(answer, "{name}: {value}\r\n");
+        let _ = write!(answer, "{}: {value}\r\n", in_title_case(&name));
     }
+    record.add_to_client(text.len() as u64);
     let _ = write!(answer, "\r\n{text}");
     answer.into_bytes()
 }

@@ -76,7 +76,7 @@ where
         .max_header_size(head_bytes)
         .serve_connection(TokioIo::new(watched), service);
 
-    let mut due = pin!(sleep_until(Instant::now() + limits.header_timeout));
+    let mut due = pin!(sleep_until(soonest(limits)));
     let mut draining = pin!(drain.draining());
     let mut is_draining = false;
     let ended = poll_fn(|cx| {
@@ -203,10 +203,9 @@ impl Activity {
             Doing::New(since) => (since + limits.header_timeout, Ended::Idle),
             Doing::Head(since) => (since + limits.header_timeout, Ended::SlowHead),
             Doing::Idle(since) => (since + limits.keep_alive, Ended::Idle),
-            Doing::Answering => return Ok(now + limits.header_timeout),
+            Doing::Answering => return Ok(soonest(limits)),
         };
-        // An idle connection is looked at again as soon as a head could be late.
-        if until > now { Ok(until.min(now + limits.header_timeout)) } else { Err(overdue) }
+        if until > now { Ok(until.min(soonest(limits))) } else { Err(overdue) }
     }
 
     /// Whether `bytes` are hyper's own answer to what is no HTTP: a bare error, written while
@@ -231,6 +230,11 @@ impl Activity {
             _ => Some(Refusal::Malformed(error.to_string())),
         }
     }
+}
+
+/// When to look again, so that whatever comes next is found late in time.
+fn soonest(limits: &config::Limits) -> Instant {
+    Instant::now() + limits.header_timeout.min(limits.keep_alive)
 }
 
 /// A client's stream that tells [`Activity`] what goes on.

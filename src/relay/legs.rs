@@ -89,7 +89,9 @@ impl Leg {
         Self {
             socket,
             records: records.map(Box::new),
-            early,
+            // Copied, even where it is empty: it is a slice of hyper's buffer, and would keep all
+            // of its 8 KiB for as long as the session lasts.
+            early: Bytes::copy_from_slice(&early),
             stuck: Bytes::new(),
             has_ended: false,
             ending: Ending::NotYet,

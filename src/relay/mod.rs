@@ -47,6 +47,7 @@ pub async fn run(
         upstream: Leg::new(upstream, early_from_upstream),
         to_upstream: Direction::default(),
         to_client: Direction::default(),
+        first_end: None,
         is_closing: false,
         session,
     };
@@ -58,6 +59,8 @@ struct Relay {
     upstream: Leg,
     to_upstream: Direction,
     to_client: Direction,
+    /// Who ended its direction first and how; the other may go on for long, and end worse.
+    first_end: Option<(EndedBy, &'static str)>,
     /// We are ending the session: both sides have been or are being told, and nothing more is
     /// relayed.
     is_closing: bool,
@@ -114,16 +117,18 @@ impl Relay {
         {
             if direction.is_closed() {
                 let why = if direction.is_truncated() { "truncated" } else { "closed" };
-                self.session.record().ended(from, why);
+                self.first_end.get_or_insert((from, why));
                 self.session.half_closed();
             }
         }
         self.session.stuck(self.client.is_stuck() || self.upstream.is_stuck());
-        if self.to_upstream.is_closed() && self.to_client.is_closed() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
+        if !(self.to_upstream.is_closed() && self.to_client.is_closed()) {
+            return Poll::Pending;
         }
+        if let Some((by, why)) = self.first_end {
+            self.session.record().ended(by, why);
+        }
+        Poll::Ready(())
     }
 
     /// One direction cannot go on. Ready if that is the end of the session.

@@ -111,7 +111,7 @@ pub enum PatternError {
     )]
     Host(String),
     /// No path.
-    #[error("`{0}` is no path: it begins with `/` and has no query, as in \"/chat\"")]
+    #[error("`{0}` is no path: write one that begins with `/` and has no query, as in \"/chat\"")]
     Path(String),
 }
 

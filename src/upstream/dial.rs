@@ -103,7 +103,14 @@ async fn connect(
         }
         EndpointAddr::Tcp { host, port, tls } => {
             let addresses = resolve(endpoint, host, *port, upstream.resolve_every).await?;
-            let tcp = connect_any(&addresses, deadline).await.map_err(refused)?;
+            let limit = upstream.connect_timeout;
+            let tcp =
+                connect_any(&addresses, deadline).await.map_err(|error| match error.kind() {
+                    io::ErrorKind::TimedOut => {
+                        DialError::TimedOut { endpoint: endpoint.name.clone(), limit }
+                    }
+                    _ => refused(error),
+                })?;
             set_tcp_options(&SockRef::from(&tcp)).map_err(refused)?;
             let socket = Socket::Tcp(tcp);
             match upstream.tls.as_ref().filter(|_| *tls) {

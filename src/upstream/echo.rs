@@ -119,13 +119,12 @@ async fn greet_and_echo(
 async fn echo(socket: &mut UnixStream, mut received: BytesMut, mut out: Vec<u8>) -> io::Result<()> {
     loop {
         let header = match next_header(socket, &mut received).await? {
-            Some(Ok(header)) => header,
-            Some(Err(error)) => {
-                out.clear();
-                let reason = [&1002u16.to_be_bytes(), error.to_string().as_bytes()].concat();
-                frame(Opcode::Close, &reason, &mut out);
-                return socket.write_all(&out).await;
+            Some(Ok(header)) if header.mask.is_none() => {
+                // RFC 6455 §5.1
+                return refuse(socket, "a client's frame is not masked").await;
             }
+            Some(Ok(header)) => header,
+            Some(Err(error)) => return refuse(socket, &error.to_string()).await,
             None => return Ok(()),
         };
         send_back(socket, &mut received, header, &mut out).await?;
@@ -133,6 +132,14 @@ async fn echo(socket: &mut UnixStream, mut received: BytesMut, mut out: Vec<u8>)
             return socket.shutdown().await;
         }
     }
+}
+
+/// Ends with Close 1002, protocol error (RFC 6455 §7.4.1).
+async fn refuse(socket: &mut UnixStream, reason: &str) -> io::Result<()> {
+    let mut out = Vec::new();
+    frame(Opcode::Close, &[&1002u16.to_be_bytes(), reason.as_bytes()].concat(), &mut out);
+    socket.write_all(&out).await?;
+    socket.shutdown().await
 }
 
 /// The next frame's header, or `None` at the end of the stream.

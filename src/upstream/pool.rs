@@ -3,11 +3,15 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
 use super::endpoint::Endpoint;
@@ -43,7 +47,8 @@ impl Connection {
     ///
     /// What hyper says.
     pub async fn over(stream: Stream) -> Result<Self, hyper::Error> {
-        let (sender, connection) = http1().handshake(TokioIo::new(stream)).await?;
+        let io = TokioIo::new(StillReadable { stream, is_refusing: false });
+        let (sender, connection) = http1().handshake(io).await?;
         let task = tokio::task::spawn_local(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an upstream connection ended");
@@ -55,6 +60,84 @@ impl Connection {
     /// Closes it, whatever it is doing.
     pub fn close(self) {
         self.task.abort();
+    }
+}
+
+/// A stream whose failing writes go nowhere, so that what the endpoint said before it hung up is
+/// read all the same. hyper stops reading when a write fails, and an endpoint that answers early
+/// (413, say) and closes while a body is on its way to it makes writes fail. If it said nothing,
+/// the end of the stream tells.
+#[derive(Debug)]
+struct StillReadable {
+    stream: Stream,
+    is_refusing: bool,
+}
+
+impl StillReadable {
+    fn forgive(&mut self, written: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(%error, "an endpoint takes no more of a request");
+                self.is_refusing = true;
+                Poll::Ready(Ok(len))
+            }
+            other => other,
+        }
+    }
+}
+
+impl AsyncRead for StillReadable {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for StillReadable {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.is_refusing {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.forgive(written, bytes.len())
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        if this.is_refusing {
+            return Poll::Ready(Ok(len));
+        }
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.forgive(written, len)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.is_refusing {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 

@@ -38,7 +38,7 @@ fn certificate(
     faults: &mut Faults,
 ) -> Option<CertificateSource> {
     let mut path = |text: &Option<Text>, key: &str| {
-        if text.is_none() {
+        if text.is_none() && written.is_whole {
             faults.error(
                 written.place.clone(),
                 format_args!("this certificate has no `{key}`"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::positive;
+use super::{one_of, positive};
 use crate::config::fault::Faults;
 use crate::config::file;
 use crate::config::{Listener, Tls};
@@ -38,11 +38,13 @@ pub(super) fn listeners(file: &file::File, faults: &mut Faults) -> Option<Vec<Li
             let trusted: Vec<Option<IpNet>> =
                 written.trusted.iter().map(|text| faults.keep(text, network)).collect();
             let Some(address_text) = &written.address else {
-                faults.error(
-                    written.place.clone(),
-                    "this listener has no address",
-                    "add `address = \"[::]:443\"`, for example",
-                );
+                if written.is_whole {
+                    faults.error(
+                        written.place.clone(),
+                        "this listener has no address",
+                        "add `address = \"[::]:443\"`, for example",
+                    );
+                }
                 return None;
             };
             let address = faults.keep(address_text, address)?;
@@ -58,19 +60,29 @@ pub(super) fn listeners(file: &file::File, faults: &mut Faults) -> Option<Vec<Li
                 None => None,
             };
             let tls = written.tls.unwrap_or(false);
-            if tls && written.redirect_https == Some(true) {
-                faults.error(
-                    written.place.clone(),
-                    "this listener speaks TLS and redirects to https, which is itself",
-                    "set `redirect_https` on the plain listener",
-                );
+            let redirect = written.redirect_https.as_ref().filter(|wanted| *wanted.get_ref());
+            if let Some(redirect) = redirect {
+                let place = Some(redirect.span());
+                if tls {
+                    faults.error(
+                        place,
+                        "this listener speaks TLS and redirects to https, which is itself",
+                        "set it on the plain listener",
+                    );
+                } else if !file.listener.iter().any(|other| other.tls == Some(true)) {
+                    faults.error(
+                        place,
+                        "there is no TLS listener to redirect to",
+                        "add a `[[listener]]` with `tls = true`, or remove this",
+                    );
+                }
             }
             Some(Listener {
                 address,
                 fallback,
                 tls,
                 trusted: trusted.into_iter().collect::<Option<_>>()?,
-                redirect_https: written.redirect_https.unwrap_or(false),
+                redirect_https: redirect.is_some(),
             })
         })
         .collect();
@@ -99,12 +111,8 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 pub(super) fn tls(written: &file::Tls, faults: &mut Faults) -> Option<Tls> {
-    let allow_tls12 = faults.keep_or(true, written.min_version.as_ref(), |text| match text {
-        "1.2" => Ok(true),
-        "1.3" => Ok(false),
-        other => {
-            Err(format!("`{other}` is no version of TLS that is spoken here: \"1.2\" or \"1.3\""))
-        }
+    let allow_tls12 = faults.keep_or(true, written.min_version.as_ref(), |text| {
+        one_of("safe version of TLS", &[("1.2", true), ("1.3", false)], text)
     });
     let handshake_timeout =
         faults.keep_or(HANDSHAKE_TIMEOUT, written.handshake_timeout.as_ref(), positive);

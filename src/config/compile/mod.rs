@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::fault::Faults;
+use super::fault::{Faults, did_you_mean};
 use super::file::{self, Text};
 use super::units::{ByteSize, duration};
 use super::{Config, Drain, Limits, Log, LogFormat, Upstream};
@@ -87,7 +87,7 @@ impl Faults {
     }
 
     /// A number that counts something: `least` at the least.
-    fn count(&mut self, written: Option<&Spanned<i64>>, least: usize) -> Option<Option<usize>> {
+    fn number(&mut self, written: Option<&Spanned<i64>>, least: usize) -> Option<Option<usize>> {
         let Some(written) = written else { return Some(None) };
         match usize::try_from(*written.get_ref()) {
             Ok(count) if count >= least => Some(Some(count)),
@@ -103,6 +103,18 @@ impl Faults {
     }
 }
 
+/// The value that goes by the name `text`.
+fn one_of<T: Copy>(what: &str, known: &[(&str, T)], text: &str) -> Result<T, String> {
+    if let Some((_, value)) = known.iter().find(|(name, _)| *name == text) {
+        return Ok(*value);
+    }
+    let names = || known.iter().map(|(name, _)| *name);
+    let near = did_you_mean(text, names());
+    let list = || names().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(" or ");
+    let way_out = if near.is_empty() { format!("write {}", list()) } else { near };
+    Err(format!("there is no {what} `{text}`: {way_out}"))
+}
+
 /// A duration that is waited for, so that none would mean never.
 fn positive(text: &str) -> Result<Duration, String> {
     match duration(text) {
@@ -113,9 +125,9 @@ fn positive(text: &str) -> Result<Duration, String> {
 }
 
 fn limits(written: &file::Limits, faults: &mut Faults) -> Option<Limits> {
-    let sessions = faults.count(written.sessions.as_ref(), 1);
-    let connections = faults.count(written.connections.as_ref(), 1);
-    let connections_per_ip = faults.count(written.connections_per_ip.as_ref(), 1);
+    let sessions = faults.number(written.sessions.as_ref(), 1);
+    let connections = faults.number(written.connections.as_ref(), 1);
+    let connections_per_ip = faults.number(written.connections_per_ip.as_ref(), 1);
     let header_timeout = faults.keep_or(HEADER_TIMEOUT, written.header_timeout.as_ref(), positive);
     let header_bytes = faults.keep_or(HEADER_BYTES, written.header_bytes.as_ref(), |text| {
         match ByteSize::parse(text) {
@@ -136,10 +148,9 @@ fn limits(written: &file::Limits, faults: &mut Faults) -> Option<Limits> {
 }
 
 fn log(written: &file::Log, folder: &Path, faults: &mut Faults) -> Option<Log> {
-    let format = faults.keep_or(None, written.access.as_ref(), |text| match text {
-        "text" => Ok(Some(LogFormat::Text)),
-        "json" => Ok(Some(LogFormat::Json)),
-        other => Err(format!("there is no access log as `{other}`: \"text\" or \"json\"")),
+    let known = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = faults.keep_or(None, written.access.as_ref(), |text| {
+        one_of("form of the access log", &known, text).map(Some)
     });
     Some(Log {
         format: format?,

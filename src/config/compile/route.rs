@@ -1,6 +1,6 @@
 //! `[[route]]`.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -49,18 +49,22 @@ pub(super) fn routes(
             }
         };
     }
-    let mut seen: HashSet<(HostPattern, PathPattern)> = HashSet::new();
+    let mut seen: HashMap<(HostPattern, PathPattern), usize> = HashMap::new();
     let compiled: Vec<Option<Route>> = file
         .route
         .iter()
-        .map(|written| {
+        .enumerate()
+        .map(|(number, written)| {
             let route = route(written, upstreams, faults)?;
-            if !seen.insert((route.host.clone(), route.path.clone())) {
+            if let Some(first) = seen.insert((route.host.clone(), route.path.clone()), number) {
                 let place = written.path.as_ref().or(written.host.as_ref()).map(Spanned::span);
                 faults.error(
                     place.or_else(|| written.place.clone()),
                     format_args!("a second route for `{}{}`", route.host, route.path),
-                    "remove one, or give it another host or path",
+                    format_args!(
+                        "remove it or [[route]] number {}, or give it another host or path",
+                        first + 1
+                    ),
                 );
             }
             Some(route)
@@ -86,6 +90,7 @@ fn route(written: &file::Route, upstreams: &[&str], faults: &mut Faults) -> Opti
             found
         }
         (None, [_]) => Some(0),
+        (None, _) if !written.is_whole => None,
         (None, _) => {
             faults.error(
                 written.place.clone(),

@@ -7,7 +7,7 @@ use http::{HeaderValue, Uri};
 use rustls::pki_types::ServerName;
 use toml::Spanned;
 
-use super::positive;
+use super::{one_of, positive};
 use crate::config::fault::Faults;
 use crate::config::file::{self, Text};
 use crate::config::units::duration;
@@ -26,24 +26,20 @@ pub(super) fn upstream(
     faults: &mut Faults,
 ) -> Option<Upstream> {
     let endpoints = endpoints(name, written, faults);
+    let known = [
+        ("least_sessions", Balance::LeastSessions),
+        ("round_robin", Balance::RoundRobin),
+        ("random", Balance::Random),
+    ];
     let balance = faults.keep_or(Balance::LeastSessions, written.balance.as_ref(), |text| {
-        let known = [
-            ("least_sessions", Balance::LeastSessions),
-            ("round_robin", Balance::RoundRobin),
-            ("random", Balance::Random),
-        ];
-        known.iter().find(|(name, _)| *name == text).map(|(_, balance)| *balance).ok_or_else(|| {
-            format!(
-                "there is no balance `{text}`: \"least_sessions\", \"round_robin\" or \"random\""
-            )
-        })
+        one_of("balance", &known, text)
     });
     let connect_timeout =
         faults.keep_or(CONNECT_TIMEOUT, written.connect_timeout.as_ref(), positive);
     let handshake_timeout =
         faults.keep_or(HANDSHAKE_TIMEOUT, written.handshake_timeout.as_ref(), positive);
     let resolve_every = faults.keep_or(RESOLVE_EVERY, written.resolve_every.as_ref(), duration);
-    let retries = faults.count(written.retries.as_ref(), 0);
+    let retries = faults.number(written.retries.as_ref(), 0);
     let host = faults.keep_or(None, written.host.as_ref(), |text| {
         let is_authority = text.parse::<http::uri::Authority>().is_ok();
         HeaderValue::from_str(text)
@@ -88,15 +84,16 @@ fn endpoints(
             );
             None
         }
-        (None, Some(builtin)) => faults.keep(builtin, |text| match text {
-            "echo" => Ok(vec![EndpointAddr::Echo]),
-            other => Err(format!("nothing is built in as `{other}`: only \"echo\" is")),
+        (None, Some(builtin)) => faults.keep(builtin, |text| {
+            one_of("built-in upstream", &[("echo", ())], text).map(|()| vec![EndpointAddr::Echo])
         }),
         (Some(endpoints), None) if !endpoints.get_ref().is_empty() => {
             let compiled: Vec<Option<EndpointAddr>> =
                 endpoints.get_ref().iter().map(|text| faults.keep(text, parse_endpoint)).collect();
             compiled.into_iter().collect()
         }
+        // Something that could not be read was meant for it, and has been reported.
+        (None, None) if !written.is_whole => None,
         (endpoints, None) => {
             let place = endpoints.as_ref().map_or_else(|| name.span(), Spanned::span);
             faults.error(
@@ -133,6 +130,9 @@ pub fn parse_endpoint(text: &str) -> Result<EndpointAddr, String> {
              \"unix:/path\""
         )
     };
+    if !text.contains("://") && text.contains('/') {
+        return Err(wrong());
+    }
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let uri: Uri = with_scheme.parse().map_err(|_| wrong())?;
     let tls = match uri.scheme_str().map(str::to_ascii_lowercase).as_deref() {
@@ -185,7 +185,7 @@ fn upstream_tls(
     let client = match client::config(&trust) {
         Ok(client) => Some(client),
         Err(error) => {
-            faults.error(place, error, "");
+            faults.error(place, error, "name a PEM file with the certificate of their CA");
             None
         }
     };
