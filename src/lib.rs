@@ -11,6 +11,7 @@ pub mod http;
 pub mod lifecycle;
 pub mod listener;
 pub mod proxy;
+pub mod random;
 pub mod relay;
 pub mod route;
 pub mod telemetry;

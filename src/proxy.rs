@@ -18,19 +18,21 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::config;
+use crate::http::activity::Activity;
 use crate::http::body::ResponseBody;
 use crate::http::handshake::{self, Handshake, SEC_WEBSOCKET_PROTOCOL, Strictness};
 use crate::http::headers::{self, Forwarded, Hop};
 use crate::http::open::{Opened, UpstreamLeg, open};
+use crate::http::pool::Pool;
 use crate::http::respond::{self, Refusal};
-use crate::http::serve::Activity;
 use crate::http::{forward, serve};
-use crate::lifecycle::worker::Worker;
-use crate::listener::accept::Entrance;
+use crate::lifecycle::phases::Drain;
+use crate::listener::Entrance;
 use crate::listener::limits::{Full, Limits, Permit};
 use crate::relay;
-use crate::relay::sessions::Timeouts;
+use crate::relay::sessions::{Sessions, Timeouts};
 use crate::route;
+use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::record::{ClientFacts, EndedBy, Record, TlsFacts};
 use crate::tls::store::Store;
 use crate::transport::{Socket, Stream};
@@ -62,6 +64,21 @@ pub struct Route {
     pub config: config::Route,
     /// Where to.
     pub upstream: Arc<Upstream>,
+}
+
+/// What everything on one worker has at hand.
+#[derive(Debug)]
+pub struct Worker {
+    /// The configuration as it runs.
+    pub running: Arc<Running>,
+    /// This worker's end of the access log.
+    pub log: Rc<WorkerLog>,
+    /// Its connections to endpoints.
+    pub pool: Rc<Pool>,
+    /// Its sessions.
+    pub sessions: Rc<Sessions>,
+    /// Its view of the life of the process.
+    pub drain: Rc<Drain>,
 }
 
 /// A connection that has just been accepted.

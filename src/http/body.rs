@@ -16,10 +16,10 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::serve::Activity;
+use super::activity::Activity;
+use super::pool::{Connection, Pool};
 use crate::telemetry::record::Record;
 use crate::upstream::endpoint::InFlight;
-use crate::upstream::pool::{Connection, Pool};
 
 /// The body of a client's request.
 #[derive(Debug)]

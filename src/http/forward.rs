@@ -12,12 +12,12 @@ use hyper::client::conn::TrySendError;
 
 use super::body::{Opener, Progress, RequestBody, ResponseBody, Then};
 use super::headers::{self, Hop};
+use super::pool::{Connection, Pool};
 use super::respond::Refusal;
 use crate::telemetry::record::Record;
 use crate::upstream::Upstream;
 use crate::upstream::dial::dial;
 use crate::upstream::endpoint::{Endpoint, InFlight};
-use crate::upstream::pool::{Connection, Pool};
 
 /// How long a body is held back for an upstream's `100 (Continue)`; many never say it.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);

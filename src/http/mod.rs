@@ -3,10 +3,12 @@
 //! checks it, `open` carries it to an endpoint and back). Only `respond` turns a failure into a
 //! status.
 
+pub mod activity;
 pub mod body;
 pub mod forward;
 pub mod handshake;
 pub mod headers;
 pub mod open;
+pub mod pool;
 pub mod respond;
 pub mod serve;

@@ -14,13 +14,13 @@ use tokio::time::timeout;
 use super::body::{RequestBody, ResponseBody, Then};
 use super::handshake::Handshake;
 use super::headers::{self, Hop};
+use super::pool::http1;
 use super::respond::Refusal;
 use crate::telemetry::record::Record;
 use crate::transport::Stream;
 use crate::upstream::Upstream;
 use crate::upstream::dial::dial;
 use crate::upstream::endpoint::InFlight;
-use crate::upstream::pool::http1;
 
 /// What an endpoint made of a handshake.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use http::{Response, StatusCode};
 use super::body::ResponseBody;
 use super::handshake::{AnswerError, HandshakeError, SEC_WEBSOCKET_VERSION};
 use super::headers::HostError;
-use crate::lifecycle::worker::random;
 use crate::listener::limits::Full;
+use crate::random::random;
 use crate::telemetry::record::Record;
 use crate::upstream::dial::DialError;
 

@@ -5,7 +5,6 @@
 //! and a close that does not run over the last answer. After a 101 the connection is taken out of
 //! hyper's hands, together with what it had read beyond the handshake.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -21,8 +20,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
+use super::activity::{Activity, Overdue, soonest};
 use super::body::ResponseBody;
 use super::respond::{self, Refusal};
 use crate::config;
@@ -92,7 +92,7 @@ where
             if due.as_mut().poll(cx).is_ready() {
                 match activity.next_deadline(limits) {
                     Ok(later) => due.as_mut().reset(later),
-                    Err(overdue) => return Poll::Ready(overdue),
+                    Err(overdue) => return Poll::Ready(Ended::Late(overdue)),
                 }
                 continue;
             }
@@ -107,9 +107,9 @@ where
             let stream = parts.io.into_inner().stream;
             return Some(LetGo { stream, early: parts.read_buf });
         }
-        Ended::Http(Err(error)) => activity.refusal(&error),
-        Ended::SlowHead => Some(Refusal::SlowHead),
-        Ended::Http(Ok(())) | Ended::Idle => None,
+        Ended::Http(Err(error)) => refusal_for(&error, &activity),
+        Ended::Late(Overdue::Head) => Some(Refusal::SlowHead),
+        Ended::Http(Ok(())) | Ended::Late(Overdue::NextRequest) => None,
     };
     let last_words = refusal.map(|refusal| respond::in_bytes(&refusal, &record()));
     close(connection.into_parts().io.into_inner().stream, last_words).await;
@@ -120,10 +120,18 @@ where
 enum Ended {
     /// hyper says so.
     Http(Result<(), hyper::Error>),
-    /// A head did not come in time.
-    SlowHead,
-    /// No request came in time.
-    Idle,
+    /// Something took too long.
+    Late(Overdue),
+}
+
+/// What to tell a client whose connection hyper gave up with `error`, in the place of hyper's own
+/// bare answer, where it gave one.
+fn refusal_for(error: &hyper::Error, activity: &Activity) -> Option<Refusal> {
+    match activity.kept_back()? {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Some(Refusal::LargeHead),
+        StatusCode::URI_TOO_LONG => Some(Refusal::LongTarget),
+        _ => Some(Refusal::Malformed(error.to_string())),
+    }
 }
 
 /// Says what is left to say, and closes so that the client can read it.
@@ -139,102 +147,6 @@ pub async fn close(mut stream: Stream, last_words: Option<Vec<u8>>) {
     };
     // Whatever happens to a connection that is being closed, it is closed.
     let _ = timeout(LINGER, closing).await;
-}
-
-/// What a connection is doing, as its deadlines see it.
-#[derive(Debug)]
-pub struct Activity {
-    doing: Cell<Doing>,
-    /// hyper's own bare answer to what is no HTTP, which we kept back to say it better.
-    kept_back: Cell<Option<StatusCode>>,
-    is_switched: Cell<bool>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Doing {
-    /// Nothing has been asked on it yet.
-    New(Instant),
-    /// A head has begun to come.
-    Head(Instant),
-    /// A request is being answered.
-    Answering,
-    /// The last answer has been given.
-    Idle(Instant),
-}
-
-impl Activity {
-    fn new() -> Self {
-        Self {
-            doing: Cell::new(Doing::New(Instant::now())),
-            kept_back: Cell::new(None),
-            is_switched: Cell::new(false),
-        }
-    }
-
-    fn asked(&self) {
-        self.doing.set(Doing::Answering);
-    }
-
-    /// The answer has been handed to hyper to its last byte, or will never be.
-    pub(super) fn answered(&self) {
-        self.doing.set(Doing::Idle(Instant::now()));
-    }
-
-    /// The answer being given is a 101 that we mean: hyper takes any `Upgrade` for a wish and any
-    /// 101 for consent, we do not.
-    pub fn switch(&self) {
-        self.is_switched.set(true);
-    }
-
-    fn is_switched(&self) -> bool {
-        self.is_switched.get()
-    }
-
-    fn received(&self) {
-        if let Doing::New(_) | Doing::Idle(_) = self.doing.get() {
-            self.doing.set(Doing::Head(Instant::now()));
-        }
-    }
-
-    /// When to look again, or what has taken too long.
-    fn next_deadline(&self, limits: &config::Limits) -> Result<Instant, Ended> {
-        let now = Instant::now();
-        let (until, overdue) = match self.doing.get() {
-            Doing::New(since) => (since + limits.header_timeout, Ended::Idle),
-            Doing::Head(since) => (since + limits.header_timeout, Ended::SlowHead),
-            Doing::Idle(since) => (since + limits.keep_alive, Ended::Idle),
-            Doing::Answering => return Ok(soonest(limits)),
-        };
-        if until > now { Ok(until.min(soonest(limits))) } else { Err(overdue) }
-    }
-
-    /// Whether `bytes` are hyper's own answer to what is no HTTP: a bare error, written while
-    /// nobody is being answered. Ours all have a `Via`.
-    fn is_bare_refusal(&self, bytes: &[u8]) -> Option<StatusCode> {
-        if matches!(self.doing.get(), Doing::Answering) || bytes.len() > 256 {
-            return None;
-        }
-        let text = std::str::from_utf8(bytes).ok()?.to_ascii_lowercase();
-        let is_bare = text.ends_with("\r\n\r\n")
-            && text.contains("\r\ncontent-length: 0\r\n")
-            && !text.contains("\r\nvia:");
-        let status = text.strip_prefix("http/1.1 4").filter(|_| is_bare)?.get(..2)?;
-        StatusCode::from_bytes(format!("4{status}").as_bytes()).ok()
-    }
-
-    /// What to tell a client whose connection hyper gave up with `error`.
-    fn refusal(&self, error: &hyper::Error) -> Option<Refusal> {
-        match self.kept_back.get()? {
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Some(Refusal::LargeHead),
-            StatusCode::URI_TOO_LONG => Some(Refusal::LongTarget),
-            _ => Some(Refusal::Malformed(error.to_string())),
-        }
-    }
-}
-
-/// When to look again, so that whatever comes next is found late in time.
-fn soonest(limits: &config::Limits) -> Instant {
-    Instant::now() + limits.header_timeout.min(limits.keep_alive)
 }
 
 /// A client's stream that tells [`Activity`] what goes on.
@@ -267,7 +179,7 @@ impl AsyncWrite for Watched {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if let Some(status) = this.activity.is_bare_refusal(bytes) {
-            this.activity.kept_back.set(Some(status));
+            this.activity.keep_back(status);
             return Poll::Ready(Ok(bytes.len()));
         }
         Pin::new(&mut this.stream).poll_write(cx, bytes)

@@ -1,7 +1,6 @@
 //! A worker: one thread with its own runtime, sockets, pool and sessions. Nothing on the data
 //! path is shared with another worker.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -13,29 +12,14 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 
 use super::phases::{Drain, Phase};
-use crate::listener::accept::{self, Entrance};
-use crate::proxy::Running;
+use crate::http::pool::Pool;
+use crate::listener::{Entrance, accept};
+use crate::proxy::{Running, Worker};
 use crate::relay::sessions::Sessions;
 use crate::telemetry::access_log::{AccessLog, WorkerLog};
-use crate::upstream::pool::Pool;
 
 /// How often what is due is looked for: idle sessions, idle upstream connections.
 const SWEEP: Duration = Duration::from_secs(1);
-
-/// What everything on one worker has at hand.
-#[derive(Debug)]
-pub struct Worker {
-    /// The configuration as it runs.
-    pub running: Arc<Running>,
-    /// This worker's end of the access log.
-    pub log: Rc<WorkerLog>,
-    /// Its connections to endpoints.
-    pub pool: Rc<Pool>,
-    /// Its sessions.
-    pub sessions: Rc<Sessions>,
-    /// Its view of the life of the process.
-    pub drain: Rc<Drain>,
-}
 
 /// Starts a worker that accepts on `sockets`. Its thread ends with the number of connections that
 /// had to be cut.
@@ -106,9 +90,4 @@ async fn run(
     worker.sessions.cut_all();
     worker.log.hand_over();
     cut
-}
-
-/// A number nobody can foresee well enough to matter: for jitter and balancing, not for secrets.
-pub fn random() -> u64 {
-    RandomState::new().hash_one(0u8)
 }

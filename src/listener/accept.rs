@@ -5,26 +5,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tokio::net::TcpStream;
 
 use crate::http::headers;
-use crate::lifecycle::worker::Worker;
+use crate::listener::Entrance;
 use crate::listener::limits::Admission;
-use crate::proxy;
-
-/// How the connections of one listener are treated.
-#[derive(Debug, Clone)]
-pub struct Entrance {
-    /// Where clients reach it.
-    pub address: SocketAddr,
-    /// Whether TLS is terminated here.
-    pub tls: bool,
-    /// Peers whose `X-Forwarded-*` are believed.
-    pub trusted: Vec<IpNet>,
-    /// The https port that every request is sent to, if it is.
-    pub redirect_to: Option<u16>,
-}
+use crate::proxy::{self, Worker};
 
 /// How long to leave off after a failed accept; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);

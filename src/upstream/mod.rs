@@ -1,12 +1,10 @@
 //! The upstream side: endpoints and their state (`endpoint`), which one is chosen (`balance`),
-//! how it is reached (`dial`), connections kept for ordinary requests (`pool`), and the echo that
-//! is built in (`echo`).
+//! how it is reached (`dial`), and the echo that is built in (`echo`).
 
 pub mod balance;
 pub mod dial;
 pub mod echo;
 pub mod endpoint;
-pub mod pool;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +13,7 @@ use balance::Load;
 use endpoint::Endpoint;
 
 use crate::config;
-use crate::lifecycle::worker::random;
+use crate::random::random;
 
 /// A named group of endpoints, shared by all workers.
 #[derive(Debug)]

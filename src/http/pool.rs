@@ -14,9 +14,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
-use super::endpoint::Endpoint;
-use crate::http::body::RequestBody;
+use super::body::RequestBody;
 use crate::transport::Stream;
+use crate::upstream::endpoint::Endpoint;
 
 /// How long a connection is kept. An endpoint that closes sooner is noticed, or forgiven by a
 /// second try.

@@ -1,0 +1,117 @@
+//! What a client's connection is doing: which deadline holds, and whose words are being written.
+
+use std::cell::Cell;
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use crate::config;
+
+/// What a connection is doing, as its deadlines see it.
+#[derive(Debug)]
+pub struct Activity {
+    doing: Cell<Doing>,
+    /// hyper's own bare answer to what is no HTTP, which we kept back to say it better.
+    kept_back: Cell<Option<StatusCode>>,
+    is_switched: Cell<bool>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Doing {
+    /// Nothing has been asked on it yet.
+    New(Instant),
+    /// A head has begun to come.
+    Head(Instant),
+    /// A request is being answered.
+    Answering,
+    /// The last answer has been given.
+    Idle(Instant),
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self {
+            doing: Cell::new(Doing::New(Instant::now())),
+            kept_back: Cell::new(None),
+            is_switched: Cell::new(false),
+        }
+    }
+
+    /// A request is being answered.
+    pub(super) fn asked(&self) {
+        self.doing.set(Doing::Answering);
+    }
+
+    /// The answer has been handed to hyper to its last byte, or will never be.
+    pub(super) fn answered(&self) {
+        self.doing.set(Doing::Idle(Instant::now()));
+    }
+
+    /// The answer being given is a 101 that we mean: hyper takes any `Upgrade` for a wish and any
+    /// 101 for consent, we do not.
+    pub fn switch(&self) {
+        self.is_switched.set(true);
+    }
+
+    /// Whether the connection is ours from here on.
+    pub(super) fn is_switched(&self) -> bool {
+        self.is_switched.get()
+    }
+
+    /// Bytes have come.
+    pub(super) fn received(&self) {
+        if let Doing::New(_) | Doing::Idle(_) = self.doing.get() {
+            self.doing.set(Doing::Head(Instant::now()));
+        }
+    }
+
+    /// When to look again, or what has taken too long.
+    pub(super) fn next_deadline(&self, limits: &config::Limits) -> Result<Instant, Overdue> {
+        let now = Instant::now();
+        let (until, overdue) = match self.doing.get() {
+            Doing::New(since) => (since + limits.header_timeout, Overdue::NextRequest),
+            Doing::Head(since) => (since + limits.header_timeout, Overdue::Head),
+            Doing::Idle(since) => (since + limits.keep_alive, Overdue::NextRequest),
+            Doing::Answering => return Ok(soonest(limits)),
+        };
+        if until > now { Ok(until.min(soonest(limits))) } else { Err(overdue) }
+    }
+
+    /// Whether `bytes` are hyper's own answer to what is no HTTP: a bare error, written while
+    /// nobody is being answered. Ours all have a `Via`.
+    pub(super) fn is_bare_refusal(&self, bytes: &[u8]) -> Option<StatusCode> {
+        if matches!(self.doing.get(), Doing::Answering) || bytes.len() > 256 {
+            return None;
+        }
+        let text = std::str::from_utf8(bytes).ok()?.to_ascii_lowercase();
+        let is_bare = text.ends_with("\r\n\r\n")
+            && text.contains("\r\ncontent-length: 0\r\n")
+            && !text.contains("\r\nvia:");
+        let status = text.strip_prefix("http/1.1 4").filter(|_| is_bare)?.get(..2)?;
+        StatusCode::from_bytes(format!("4{status}").as_bytes()).ok()
+    }
+
+    /// hyper's bare answer was kept back.
+    pub(super) fn keep_back(&self, status: StatusCode) {
+        self.kept_back.set(Some(status));
+    }
+
+    /// The status of what was kept back.
+    pub(super) fn kept_back(&self) -> Option<StatusCode> {
+        self.kept_back.get()
+    }
+}
+
+/// When to look again, so that whatever comes next is found late in time.
+pub(super) fn soonest(limits: &config::Limits) -> Instant {
+    Instant::now() + limits.header_timeout.min(limits.keep_alive)
+}
+
+/// What has taken too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// A head that has begun.
+    Head,
+    /// The first, or the next, request.
+    NextRequest,
+}
