@@ -2,7 +2,7 @@
 //! of its own, so that a slow disk or terminal never holds up traffic. What cannot be kept up
 //! with is dropped, and how much is said.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use time::OffsetDateTime;
 
 use crate::config::{self, LogFormat};
 
@@ -31,7 +33,7 @@ pub struct AccessLog {
     redact: Arc<[String]>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Batch {
     lines: Vec<u8>,
     count: u64,
@@ -114,12 +116,35 @@ fn write_all(batches: &Receiver<Batch>, mut out: Box<dyn Write + Send>, dropped:
 pub struct WorkerLog {
     log: AccessLog,
     batch: RefCell<Batch>,
+    clock: Clock,
+}
+
+/// Writes the time of a line; the part that changes once a second is kept.
+#[derive(Debug, Default)]
+struct Clock {
+    second: Cell<i64>,
+    shown: RefCell<String>,
+}
+
+impl Clock {
+    /// RFC 3339 in UTC, to the millisecond.
+    fn now(&self) -> String {
+        let now = OffsetDateTime::from(SystemTime::now());
+        let mut shown = self.shown.borrow_mut();
+        if self.second.replace(now.unix_timestamp()) != now.unix_timestamp() || shown.is_empty() {
+            let (year, month, day) = now.to_calendar_date();
+            let (hour, minute, second) = now.to_hms();
+            let month = u8::from(month);
+            *shown = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+        }
+        format!("{shown}.{:03}Z", now.millisecond())
+    }
 }
 
 impl WorkerLog {
     /// A worker's end.
     pub fn new(log: AccessLog) -> Rc<Self> {
-        Rc::new(Self { log, batch: RefCell::new(Batch { lines: Vec::new(), count: 0 }) })
+        Rc::new(Self { log, batch: RefCell::default(), clock: Clock::default() })
     }
 
     /// How lines are to look.
@@ -127,17 +152,22 @@ impl WorkerLog {
         self.log.format
     }
 
+    /// The time, as lines have it: RFC 3339 in UTC, to the millisecond.
+    pub(super) fn now(&self) -> String {
+        self.clock.now()
+    }
+
     /// Query keys whose values are secret, besides the usual ones.
     pub(super) fn redact(&self) -> &[String] {
         &self.log.redact
     }
 
-    /// Adds a line, without its end. Must be called within the worker's runtime, which hands the
-    /// batch over a moment later.
-    pub(super) fn line(self: &Rc<Self>, line: &str) {
+    /// Adds a line, which `write` appends without its end. Must be called within the worker's
+    /// runtime, which hands the batch over a moment later.
+    pub(super) fn line(self: &Rc<Self>, write: impl FnOnce(&mut Vec<u8>)) {
         let (is_first, is_full) = {
             let mut batch = self.batch.borrow_mut();
-            batch.lines.extend_from_slice(line.as_bytes());
+            write(&mut batch.lines);
             batch.lines.push(b'\n');
             batch.count += 1;
             (batch.count == 1, batch.lines.len() >= BATCH_BYTES)
@@ -159,7 +189,7 @@ impl WorkerLog {
         if batch.count == 0 {
             return;
         }
-        let full = std::mem::replace(&mut *batch, Batch { lines: Vec::new(), count: 0 });
+        let full = std::mem::take(&mut *batch);
         let count = full.count;
         if self.log.batches.try_send(full).is_err() {
             self.log.dropped.fetch_add(count, Ordering::Relaxed);

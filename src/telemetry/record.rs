@@ -7,11 +7,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http::Method;
 use serde::Serialize;
-use time::OffsetDateTime;
 
 use super::access_log::WorkerLog;
 use super::redact;
@@ -224,15 +223,11 @@ impl Inner {
     fn write(&self, event: &str) {
         let Ok(told) = self.told.try_borrow() else { return };
         let line = self.line(event, &told);
-        match self.log.format() {
-            LogFormat::Text => self.log.line(&line.as_text()),
-            // Numbers and strings only: there is nothing in it that cannot be written.
-            LogFormat::Json => {
-                if let Ok(json) = serde_json::to_string(&line) {
-                    self.log.line(&json);
-                }
-            }
-        }
+        self.log.line(|out| match self.log.format() {
+            LogFormat::Text => out.extend_from_slice(line.as_text().as_bytes()),
+            // Numbers and strings only, into memory: nothing in it can fail.
+            LogFormat::Json => drop(serde_json::to_writer(out, &line)),
+        });
     }
 
     fn line<'a>(&'a self, event: &'a str, told: &'a Told) -> Line<'a> {
@@ -241,7 +236,7 @@ impl Inner {
         let to_upstream = Some(self.to_upstream_bytes.get());
         let to_client = Some(self.to_client_bytes.get());
         Line {
-            time: now(),
+            time: self.log.now(),
             event,
             id: format!("{:016x}", self.id),
             client: self.facts.client,
@@ -313,15 +308,4 @@ impl Drop for Inner {
 /// Milliseconds with three digits behind the point.
 fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// RFC 3339 in UTC, to the millisecond.
-fn now() -> String {
-    let now = OffsetDateTime::from(SystemTime::now());
-    let (year, month, day) = now.to_calendar_date();
-    let (hour, minute, second, millisecond) = now.time().as_hms_milli();
-    format!(
-        "{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z",
-        u8::from(month)
-    )
 }
