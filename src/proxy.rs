@@ -251,6 +251,7 @@ async fn carry(
     record.routed(&route.name, &route.upstream.name);
 
     let (mut head, body) = request.into_parts();
+    headers::check_transfer_coding(&head.headers)?;
     let strictness =
         if route.config.strict_handshake { Strictness::Strict } else { Strictness::Lenient };
     let handshake = Handshake::read(&head, !body.is_end_stream(), strictness)?;
@@ -293,6 +294,8 @@ async fn open_session(
     }
     let permit = client.worker.running.limits.open_session().map_err(Refusal::Full)?;
     let (upstream, answer) = match open(request, handshake, &route.upstream, record).await? {
+        // It began while the answer was on its way: better no session than one that ends at once.
+        Opened::Session(..) if client.worker.drain.is_draining() => return Err(Refusal::Draining),
         Opened::Session(upstream, answer) => (upstream, answer),
         Opened::Refused(answer) => return Ok(answer),
     };

@@ -1,6 +1,7 @@
 //! What a client's connection is doing: which deadline holds, and whose words are being written.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::Instant;
@@ -14,7 +15,12 @@ pub struct Activity {
     /// hyper's own bare answer to what is no HTTP, which we kept back to say it better.
     kept_back: Cell<Option<StatusCode>>,
     is_switched: Cell<bool>,
+    /// Since when the client has taken nothing of what is to be written.
+    stalled: Cell<Option<Instant>>,
 }
+
+/// How long a client may take nothing of an answer; nginx's `send_timeout`.
+pub(super) const STALLED_READER: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy)]
 enum Doing {
@@ -24,6 +30,8 @@ enum Doing {
     Head(Instant),
     /// A request is being answered.
     Answering,
+    /// The answer is in hyper's hands, and not yet all in the kernel's.
+    Flushing,
     /// The last answer has been given.
     Idle(Instant),
 }
@@ -34,6 +42,7 @@ impl Activity {
             doing: Cell::new(Doing::New(Instant::now())),
             kept_back: Cell::new(None),
             is_switched: Cell::new(false),
+            stalled: Cell::new(None),
         }
     }
 
@@ -44,7 +53,23 @@ impl Activity {
 
     /// The answer has been handed to hyper to its last byte, or will never be.
     pub(super) fn answered(&self) {
-        self.doing.set(Doing::Idle(Instant::now()));
+        self.doing.set(Doing::Flushing);
+    }
+
+    /// Nothing is left to be written.
+    pub(super) fn flushed(&self) {
+        if let Doing::Flushing = self.doing.get() {
+            self.doing.set(Doing::Idle(Instant::now()));
+        }
+    }
+
+    /// A write has come to something, or could not.
+    pub(super) fn written(&self, has_moved: bool) {
+        if has_moved {
+            self.stalled.set(None);
+        } else if self.stalled.get().is_none() {
+            self.stalled.set(Some(Instant::now()));
+        }
     }
 
     /// The answer being given is a 101 that we mean: hyper takes any `Upgrade` for a wish and any
@@ -72,7 +97,10 @@ impl Activity {
             Doing::New(since) => (since + limits.header_timeout, Overdue::NextRequest),
             Doing::Head(since) => (since + limits.header_timeout, Overdue::Head),
             Doing::Idle(since) => (since + limits.keep_alive, Overdue::NextRequest),
-            Doing::Answering => return Ok(soonest(limits)),
+            Doing::Answering | Doing::Flushing => match self.stalled.get() {
+                Some(since) => (since + STALLED_READER, Overdue::Reader),
+                None => return Ok(soonest(limits)),
+            },
         };
         if until > now { Ok(until.min(soonest(limits))) } else { Err(overdue) }
     }
@@ -80,7 +108,7 @@ impl Activity {
     /// Whether `bytes` are hyper's own answer to what is no HTTP: a bare error, written while
     /// nobody is being answered. Ours all have a `Via`.
     pub(super) fn is_bare_refusal(&self, bytes: &[u8]) -> Option<StatusCode> {
-        if matches!(self.doing.get(), Doing::Answering) || bytes.len() > 256 {
+        if matches!(self.doing.get(), Doing::Answering | Doing::Flushing) || bytes.len() > 256 {
             return None;
         }
         let text = std::str::from_utf8(bytes).ok()?.to_ascii_lowercase();
@@ -114,4 +142,6 @@ pub(super) enum Overdue {
     Head,
     /// The first, or the next, request.
     NextRequest,
+    /// The client's reading of an answer.
+    Reader,
 }

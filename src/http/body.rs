@@ -38,6 +38,7 @@ pub struct Progress(Rc<ProgressCells>);
 #[derive(Debug, Default)]
 struct ProgressCells {
     is_sent: Cell<bool>,
+    is_awaited: Cell<bool>,
     last: Cell<Option<Instant>>,
 }
 
@@ -45,6 +46,11 @@ impl Progress {
     /// Whether the whole body has been handed on.
     pub fn is_sent(&self) -> bool {
         self.0.is_sent.get()
+    }
+
+    /// Whether the endpoint has room for more of it, and it does not come.
+    pub fn is_awaited(&self) -> bool {
+        self.0.is_awaited.get()
     }
 
     /// When the last piece of it was handed on.
@@ -106,12 +112,14 @@ impl Body for RequestBody {
             this.gate = None;
         }
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        this.progress.0.is_awaited.set(polled.is_pending());
+        let frame = ready!(polled);
         if let Some(Ok(frame)) = &frame {
             this.record.add_to_upstream(data_len(frame));
             this.progress.0.last.set(Some(Instant::now()));
         }
-        this.progress.0.is_sent.set(frame.is_none() || incoming.is_end_stream());
+        this.progress.0.is_sent.set(is_last(&frame) || incoming.is_end_stream());
         Poll::Ready(frame)
     }
 
@@ -122,6 +130,11 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
     }
+}
+
+/// Whether nothing follows: the end itself, or the trailers before it.
+fn is_last(frame: &Option<Result<Frame<Bytes>, hyper::Error>>) -> bool {
+    frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers))
 }
 
 fn data_len(frame: &Frame<Bytes>) -> u64 {
@@ -197,7 +210,7 @@ impl Body for ResponseBody {
             },
             Source::Upstream(relayed) => {
                 let frame = ready!(Pin::new(&mut relayed.incoming).poll_frame(cx));
-                relayed.is_read = frame.is_none() || relayed.incoming.is_end_stream();
+                relayed.is_read = is_last(&frame) || relayed.incoming.is_end_stream();
                 frame
             }
         };

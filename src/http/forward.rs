@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::EXPECT;
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Response, StatusCode, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -22,6 +22,9 @@ use crate::upstream::endpoint::{Endpoint, InFlight};
 /// How long a body is held back for an upstream's `100 (Continue)`; many never say it.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
+/// How long a body may pause; nginx's `client_body_timeout`.
+const STALLED_BODY: Duration = Duration::from_secs(60);
+
 /// Carries a request, whose headers are those for the upstream already, to an endpoint, and
 /// returns the answer with its headers made for the client. Dropping it closes the connection to
 /// the endpoint.
@@ -35,7 +38,11 @@ pub async fn forward(
     pool: &Rc<Pool>,
     record: &Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
-    let (head, incoming) = request.into_parts();
+    let (mut head, incoming) = request.into_parts();
+    if !incoming.is_end_stream() && !head.headers.contains_key(CONTENT_LENGTH) {
+        // hyper takes a GET or HEAD that says nothing of a body for one without.
+        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let can_be_repeated = incoming.is_end_stream() && is_idempotent(&head.method);
     let copy = can_be_repeated.then(|| repeatable(&head));
     let (mut body, progress) = RequestBody::new(incoming, record.clone());
@@ -50,12 +57,12 @@ pub async fn forward(
         let (mut way, is_fresh) = reach(upstream, pool, &mut tried, record).await?;
         let answer = way.connection.sender.try_send_request(request);
         match in_time(answer, upstream.config.handshake_timeout, &progress).await {
-            Some(Ok(answer)) => return finish(answer, way, pool, progress),
-            None => {
+            Ok(Ok(answer)) => return finish(answer, way, pool, progress),
+            Err(late) => {
                 way.connection.close();
-                return Err(Refusal::Slow);
+                return Err(late);
             }
-            Some(Err(failure)) => {
+            Ok(Err(failure)) => {
                 request = again(failure, copy.as_ref(), record)?;
                 // A kept connection that the endpoint closed meanwhile says nothing against it.
                 if is_fresh {
@@ -128,30 +135,33 @@ fn again(
     }
 }
 
-/// The answer, unless it takes longer than `limit` after the last of the request went out; `None`
-/// then. The clock is looked at only when the limit may be over, so an upload costs no timer.
+/// The answer, unless it takes longer than `limit` after the last of the request went out, or the
+/// request's body stops coming. The clock is looked at only when a limit may be over, so a body
+/// costs no timer.
+///
+/// # Errors
+///
+/// [`Refusal::Slow`] for the upstream, [`Refusal::SlowBody`] for the client.
 async fn in_time<T>(
     answer: impl Future<Output = T>,
     limit: Duration,
     progress: &Progress,
-) -> Option<T> {
+) -> Result<T, Refusal> {
     let mut answer = std::pin::pin!(answer);
     let began = Instant::now();
-    let mut deadline = began + limit;
+    let mut deadline = began + limit.min(STALLED_BODY);
     loop {
         let until = tokio::time::Instant::from_std(deadline);
         if let Ok(answer) = tokio::time::timeout_at(until, &mut answer).await {
-            return Some(answer);
+            return Ok(answer);
         }
-        let now = Instant::now();
-        deadline = if progress.is_sent() {
-            progress.last().unwrap_or(began) + limit
-        } else {
-            // A client may take its time over a body; that is not the upstream's fault.
-            now + limit
-        };
-        if deadline <= now {
-            return None;
+        // A body that is not asked for is held up by the upstream.
+        let is_for_client = !progress.is_sent() && progress.is_awaited();
+        let (limit, late) =
+            if is_for_client { (STALLED_BODY, Refusal::SlowBody) } else { (limit, Refusal::Slow) };
+        deadline = progress.last().unwrap_or(began) + limit;
+        if deadline <= Instant::now() {
+            return Err(late);
         }
     }
 }

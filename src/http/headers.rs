@@ -64,6 +64,10 @@ pub fn to_client(head: &mut response::Parts, hop: Hop) {
 
 /// Removes what was meant for this hop only (RFC 9110 §7.6.1), and says what holds on the next.
 fn end_hop(headers: &mut HeaderMap, hop: Hop) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // RFC 9112 §6.3: it overrides the length, which is not true any more.
+        headers.remove(CONTENT_LENGTH);
+    }
     let named: Vec<HeaderName> =
         tokens(headers, &CONNECTION).filter_map(|name| name.parse().ok()).collect();
     for name in named {
@@ -175,6 +179,22 @@ pub fn host_of<B>(request: &Request<B>) -> Result<Option<Authority>, HostError> 
 
 fn without_user(authority: Authority) -> Result<Authority, HostError> {
     if authority.as_str().contains('@') { Err(HostError::Malformed) } else { Ok(authority) }
+}
+
+/// A transfer coding besides `chunked`, which would have to be undone here: hyper undoes only that
+/// (RFC 9112 §7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a transfer coding besides chunked is not understood")]
+pub struct UnknownCoding;
+
+/// Whether a request's body is understood.
+///
+/// # Errors
+///
+/// [`UnknownCoding`] where it is not.
+pub fn check_transfer_coding(headers: &HeaderMap) -> Result<(), UnknownCoding> {
+    let is_chunked = |coding: &str| coding.eq_ignore_ascii_case("chunked");
+    if tokens(headers, &TRANSFER_ENCODING).all(is_chunked) { Ok(()) } else { Err(UnknownCoding) }
 }
 
 /// The target in origin form (RFC 9112 §3.2.1), as endpoints are asked.

@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 
 use super::body::ResponseBody;
 use super::handshake::{AnswerError, HandshakeError, SEC_WEBSOCKET_VERSION};
-use super::headers::HostError;
+use super::headers::{HostError, UnknownCoding};
 use crate::listener::limits::Full;
 use crate::random::random;
 use crate::telemetry::record::Record;
@@ -55,8 +55,15 @@ pub enum Refusal {
     /// The handshake.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
-    /// A plain request that should come by TLS.
-    #[error("this is served at {0}")]
+    /// Its body is coded in a way that we cannot undo.
+    #[error(transparent)]
+    Coding(#[from] UnknownCoding),
+    /// Its body stopped coming.
+    #[error("the request's body did not come in time")]
+    SlowBody,
+    /// A plain request that should come by TLS, at this place. The place may have secrets in its
+    /// query, so the text, which is logged, does not name it.
+    #[error("this is served by https")]
     Redirect(String),
     /// A plain handshake that should come by TLS; browsers do not follow redirects of those.
     #[error("this WebSocket is served at {0}")]
@@ -112,7 +119,8 @@ impl Refusal {
                 StatusCode::UPGRADE_REQUIRED
             }
             Self::Handshake(_) => StatusCode::BAD_REQUEST,
-            Self::SlowHead => StatusCode::REQUEST_TIMEOUT,
+            Self::SlowHead | Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Self::Coding(_) => StatusCode::NOT_IMPLEMENTED,
             Self::LargeHead => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::LongTarget => StatusCode::URI_TOO_LONG,
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
@@ -139,6 +147,8 @@ impl Refusal {
             self,
             Self::Malformed(_)
                 | Self::SlowHead
+                | Self::SlowBody
+                | Self::Coding(_)
                 | Self::LargeHead
                 | Self::LongTarget
                 | Self::PlainOnTls

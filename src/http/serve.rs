@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{sleep_until, timeout};
 
-use super::activity::{Activity, Overdue, soonest};
+use super::activity::{Activity, Overdue, STALLED_READER, soonest};
 use super::body::ResponseBody;
 use super::respond::{self, Refusal};
 use crate::config;
@@ -33,9 +33,10 @@ use crate::transport::Stream;
 /// hyper reads heads and bodies into one buffer; bodies are better off with a large one. The
 /// limit on heads is a setting of its own.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// How long a client may go on sending after our last answer: closing before it has stopped
-/// would reset the connection, and the answer with it.
-const LINGER: Duration = Duration::from_secs(2);
+/// How long a client may go on sending after our last answer, without a pause of more than
+/// `LINGER_PAUSE`: closing before it has stopped would reset the connection, and the answer with it.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_PAUSE: Duration = Duration::from_secs(2);
 
 /// What remains of a connection when hyper has let go of it.
 #[derive(Debug)]
@@ -84,7 +85,8 @@ where
             if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
                 return Poll::Ready(Ended::Http(ended));
             }
-            if !is_draining && draining.as_mut().poll(cx).is_ready() {
+            // Not over a 101: what is asked on it from then on is none of hyper's business.
+            if !is_draining && !activity.is_switched() && draining.as_mut().poll(cx).is_ready() {
                 is_draining = true;
                 Pin::new(&mut connection).graceful_shutdown();
                 continue;
@@ -107,9 +109,22 @@ where
             let stream = parts.io.into_inner().stream;
             return Some(LetGo { stream, early: parts.read_buf });
         }
-        Ended::Http(Err(error)) => refusal_for(&error, &activity),
+        Ended::Http(Ok(())) => {
+            // What hyper has still to write is written only now; a reader may take its time.
+            let flushed = poll_fn(|cx| Pin::new(&mut connection).poll(cx));
+            let _ = timeout(STALLED_READER, flushed).await;
+            None
+        }
+        Ended::Http(Err(error)) => match refusal_for(&error, &activity) {
+            Some(refusal) => Some(refusal),
+            None => {
+                // An answer that broke off must not look as if it were complete.
+                connection.into_parts().io.into_inner().stream.socket().reset_on_close();
+                return None;
+            }
+        },
         Ended::Late(Overdue::Head) => Some(Refusal::SlowHead),
-        Ended::Http(Ok(())) | Ended::Late(Overdue::NextRequest) => None,
+        Ended::Late(Overdue::NextRequest | Overdue::Reader) => None,
     };
     let last_words = refusal.map(|refusal| respond::in_bytes(&refusal, &record()));
     close(connection.into_parts().io.into_inner().stream, last_words).await;
@@ -142,7 +157,11 @@ pub async fn close(mut stream: Stream, last_words: Option<Vec<u8>>) {
         }
         stream.shutdown().await?;
         let mut rest = [0; 2048];
-        while stream.read(&mut rest).await? > 0 {}
+        while let Ok(read) = timeout(LINGER_PAUSE, stream.read(&mut rest)).await {
+            if read? == 0 {
+                break;
+            }
+        }
         io::Result::Ok(())
     };
     // Whatever happens to a connection that is being closed, it is closed.
@@ -182,7 +201,9 @@ impl AsyncWrite for Watched {
             this.activity.keep_back(status);
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut this.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.activity.written(written.is_ready());
+        written
     }
 
     fn poll_write_vectored(
@@ -192,7 +213,12 @@ impl AsyncWrite for Watched {
     ) -> Poll<io::Result<usize>> {
         match slices {
             [only] => self.poll_write(cx, only),
-            _ => Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices),
+            _ => {
+                let this = self.get_mut();
+                let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+                this.activity.written(written.is_ready());
+                written
+            }
         }
     }
 
@@ -200,8 +226,15 @@ impl AsyncWrite for Watched {
         self.stream.is_write_vectored()
     }
 
+    /// hyper flushes when it has nothing left to write.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        this.activity.written(flushed.is_ready());
+        if flushed.is_ready() {
+            this.activity.flushed();
+        }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

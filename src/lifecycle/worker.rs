@@ -41,8 +41,11 @@ pub fn start(
             Ok(runtime) => {
                 // Whoever starts us waits for this.
                 let _ = built.send(Ok(()));
-                runtime.block_on(run(running, sockets, log, phases))
-                // Dropping the runtime drops what is left, which writes its records.
+                let cut = runtime.block_on(run(running, sockets, log, phases));
+                // Drops what is left, which writes its records, and does not wait for a resolver
+                // that is still asked.
+                runtime.shutdown_background();
+                cut
             }
             Err(error) => {
                 let _ = built.send(Err(error));

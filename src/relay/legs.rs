@@ -9,7 +9,7 @@ use bytes::{Buf as _, Bytes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::tls::records::{Opened, Plain, Records, SEALED_BYTES};
+use crate::tls::records::{Plain, Records, SEALED_BYTES};
 use crate::transport::{Socket, Stream};
 
 /// A worker's scratch buffers, lent to one poll of one session at a time.
@@ -58,6 +58,7 @@ pub(super) struct Leg {
     stuck: Bytes,
     has_ended: bool,
     ending: Ending,
+    is_closed: bool,
 }
 
 /// How far our own end of a leg has come.
@@ -95,6 +96,7 @@ impl Leg {
             stuck: Bytes::new(),
             has_ended: false,
             ending: Ending::NotYet,
+            is_closed: false,
         }
     }
 
@@ -144,6 +146,17 @@ impl Leg {
         // What came with the end of the handshake.
         records.take_plaintext(&mut scratch.plain);
         while scratch.plain.filled().is_empty() {
+            match records.end() {
+                Some(Ok(())) => {
+                    self.has_ended = true;
+                    return Poll::Ready(Ok(Received::End));
+                }
+                Some(Err(error)) => {
+                    let error = io::Error::new(io::ErrorKind::InvalidData, error.clone());
+                    return Poll::Ready(Err(error));
+                }
+                None => {}
+            }
             let mut buf = ReadBuf::new(&mut scratch.sealed);
             ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
             let sealed = buf.filled();
@@ -151,24 +164,13 @@ impl Leg {
                 self.has_ended = true;
                 return Poll::Ready(Ok(Received::Truncated));
             }
-            let opened = records.open(sealed, &mut scratch.plain);
+            records.open(sealed, &mut scratch.plain);
             // An alert of ours, an answer to a key update.
             if records.has_sealed() {
                 let _ = write_records(&mut self.socket, records, cx);
             }
-            match opened {
-                Ok(Opened::Open) => {}
-                Ok(Opened::Ended) => {
-                    self.has_ended = true;
-                    break;
-                }
-                Err(error) => {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
-                }
-            }
         }
-        let is_end = scratch.plain.filled().is_empty();
-        Poll::Ready(Ok(if is_end { Received::End } else { Received::Bytes }))
+        Poll::Ready(Ok(Received::Bytes))
     }
 
     /// Sends all of `bytes`: what the kernel does not take now stays behind until
@@ -179,7 +181,8 @@ impl Leg {
     /// The socket's.
     pub(super) fn send(&mut self, mut bytes: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
         if let Some(records) = &mut self.records {
-            records.seal(bytes);
+            let sealed = records.seal(bytes);
+            sealed.map_err(|error| io::Error::new(io::ErrorKind::QuotaExceeded, error))?;
             return match write_records(&mut self.socket, records, cx) {
                 Poll::Ready(written) => written,
                 Poll::Pending => Ok(()),
@@ -234,19 +237,24 @@ impl Leg {
     /// Ends the leg: our direction as [`Leg::poll_finish`] does, the peer's by waiting for its
     /// end and throwing away what comes before. Ready when both are over, in whatever way.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
-        let finished = self.poll_finish(cx);
-        if let Poll::Ready(Err(_)) = finished {
+        if self.is_closed {
             return Poll::Ready(());
         }
-        loop {
-            match self.poll_receive(cx, scratch) {
-                Poll::Ready(Ok(Received::Bytes)) => {}
-                Poll::Ready(Ok(Received::End | Received::Truncated) | Err(_)) => {
-                    return finished.map(|_| ());
+        let finished = self.poll_finish(cx);
+        if !matches!(finished, Poll::Ready(Err(_))) {
+            loop {
+                match ready!(self.poll_receive(cx, scratch)) {
+                    Ok(Received::Bytes) => {}
+                    Ok(Received::End | Received::Truncated) => {
+                        ready!(finished).ok();
+                        break;
+                    }
+                    Err(_) => break,
                 }
-                Poll::Pending => return Poll::Pending,
             }
         }
+        self.is_closed = true;
+        Poll::Ready(())
     }
 
     /// Whether something is stuck on the way into it.
@@ -261,6 +269,11 @@ impl Leg {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut socket, Some(&at_once))
             .is_ok_and(|_| socket[0].revents().contains(PollFlags::ERR))
+    }
+
+    /// Whether the peer's kernel has all that was sent.
+    pub(super) fn is_delivered(&self) -> bool {
+        !self.is_stuck() && self.socket.is_delivered()
     }
 
     /// Makes the coming close a reset.

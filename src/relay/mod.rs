@@ -15,9 +15,11 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::telemetry::record::{EndedBy, Record};
 use crate::transport::Stream;
@@ -31,6 +33,9 @@ thread_local! {
     /// A worker's scratch buffers. They are lent to one poll of one session at a time.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
+
+/// How often a side that is to be reset is asked whether it has received everything.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Joins two legs until both are closed, and notes in the record who ended it and why. `early`
 /// bytes were read before the relay began, and go first.
@@ -48,6 +53,8 @@ pub async fn run(
         to_upstream: Direction::default(),
         to_client: Direction::default(),
         first_end: None,
+        has_lost_one: false,
+        lost: None,
         is_closing: false,
         session,
     };
@@ -61,8 +68,11 @@ struct Relay {
     to_client: Direction,
     /// Who ended its direction first and how; the other may go on for long, and end worse.
     first_end: Option<(EndedBy, &'static str)>,
-    /// We are ending the session: both sides have been or are being told, and nothing more is
-    /// relayed.
+    /// A side takes nothing any more while the other has not ended.
+    has_lost_one: bool,
+    /// A side is gone, and the other has not received everything yet: when to look again.
+    lost: Option<(EndedBy, Pin<Box<Sleep>>)>,
+    /// Nothing more is relayed: both sides get their end behind what is stuck, and are waited for.
     is_closing: bool,
     session: Entry,
 }
@@ -81,6 +91,8 @@ impl Future for Relay {
         SCRATCH.with_borrow_mut(|scratch| {
             if this.is_closing {
                 this.poll_close(cx, scratch)
+            } else if this.lost.is_some() {
+                this.poll_lost(cx)
             } else {
                 this.poll_relay(cx, scratch)
             }
@@ -96,10 +108,16 @@ impl Relay {
                 session.active();
                 session.record().add_to_upstream(bytes);
             });
-        if let Poll::Ready(Flow::Broken(broken)) = up
-            && self.broken(broken, EndedBy::Client, EndedBy::Upstream).is_ready()
-        {
-            return Poll::Ready(());
+        if let Poll::Ready(Flow::Broken(broken)) = up {
+            if self.broken(broken, EndedBy::Client, EndedBy::Upstream).is_ready() {
+                return Poll::Ready(());
+            }
+            if self.is_closing {
+                return self.poll_close(cx, scratch);
+            }
+            if self.lost.is_some() {
+                return self.poll_lost(cx);
+            }
         }
         let session = &self.session;
         let down =
@@ -107,10 +125,16 @@ impl Relay {
                 session.active();
                 session.record().add_to_client(bytes);
             });
-        if let Poll::Ready(Flow::Broken(broken)) = down
-            && self.broken(broken, EndedBy::Upstream, EndedBy::Client).is_ready()
-        {
-            return Poll::Ready(());
+        if let Poll::Ready(Flow::Broken(broken)) = down {
+            if self.broken(broken, EndedBy::Upstream, EndedBy::Client).is_ready() {
+                return Poll::Ready(());
+            }
+            if self.is_closing {
+                return self.poll_close(cx, scratch);
+            }
+            if self.lost.is_some() {
+                return self.poll_lost(cx);
+            }
         }
         for (direction, from) in
             [(&self.to_upstream, EndedBy::Client), (&self.to_client, EndedBy::Upstream)]
@@ -128,58 +152,84 @@ impl Relay {
         if let Some((by, why)) = self.first_end {
             self.session.record().ended(by, why);
         }
+        if self.has_lost_one {
+            // The other may still be sending to it. Closing on unread input would be a reset, and
+            // take with it what that one has not received yet.
+            self.is_closing = true;
+            return self.poll_close(cx, scratch);
+        }
         Poll::Ready(())
     }
 
     /// One direction cannot go on. Ready if that is the end of the session.
     fn broken(&mut self, broken: Broken, from: EndedBy, to: EndedBy) -> Poll<()> {
-        let record = self.session.record();
         match broken {
-            // What the source sent before is with the other side already, or stuck on the way to
-            // it, which a reset is not going to wait for.
-            Broken::Source(error) => {
-                record.ended(from, why(&error));
-                self.client.reset();
-                self.upstream.reset();
-                Poll::Ready(())
-            }
+            Broken::Source(error) => self.lost(from, &why(&error)),
             // Nothing more can be said to this side, but what it said before it went, its Close
             // perhaps, may still wait to be read: the other direction runs to its end.
             Broken::Destination(error) => {
-                record.ended(to, why(&error));
-                self.session.half_closed();
-                if self.to_upstream.is_closed() && self.to_client.is_closed() {
-                    return Poll::Ready(());
+                if error.kind() == io::ErrorKind::QuotaExceeded {
+                    self.session.record().ended(EndedBy::Tidegate, error);
+                    self.is_closing = true;
+                    self.session.closing();
+                    return Poll::Pending;
                 }
+                self.session.record().ended(to, why(&error));
+                self.session.half_closed();
+                self.has_lost_one = true;
                 Poll::Pending
             }
         }
     }
 
+    /// One side is gone, and the other is to learn it by a reset: at once, unless something of
+    /// what the lost one said is still on its way to it, which a reset would take back.
+    fn lost(&mut self, who: EndedBy, why: &str) -> Poll<()> {
+        self.session.record().ended(who, why);
+        let other = if who == EndedBy::Client { &self.upstream } else { &self.client };
+        if other.is_delivered() {
+            other.reset();
+            return Poll::Ready(());
+        }
+        self.session.half_closed();
+        self.lost = Some((who, Box::pin(sleep(LOOK_AGAIN))));
+        Poll::Pending
+    }
+
+    /// Waits until the side that is left has everything, and resets it.
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((who, look)) = &mut self.lost else { return Poll::Ready(()) };
+        let other = if *who == EndedBy::Client { &mut self.upstream } else { &mut self.client };
+        loop {
+            if let Poll::Ready(Err(_)) = other.poll_flush(cx) {
+                return Poll::Ready(());
+            }
+            if other.is_delivered() {
+                other.reset();
+                return Poll::Ready(());
+            }
+            // The kernel has no word for "everything has arrived".
+            ready!(look.as_mut().poll(cx));
+            look.as_mut().reset(Instant::now() + LOOK_AGAIN);
+        }
+    }
+
     fn obey(&mut self, order: Order) -> Poll<()> {
-        let record = self.session.record();
         match order {
             Order::End(why) => {
-                record.ended(EndedBy::Tidegate, why);
+                self.session.record().ended(EndedBy::Tidegate, why);
                 self.is_closing = true;
                 self.session.closing();
                 Poll::Pending
             }
-            Order::Look => {
-                let lost = match (self.client.is_reset(), self.upstream.is_reset()) {
-                    (false, false) => return Poll::Pending,
-                    (true, _) => EndedBy::Client,
-                    (false, true) => EndedBy::Upstream,
-                };
-                record.ended(lost, "reset");
-                self.client.reset();
-                self.upstream.reset();
-                Poll::Ready(())
-            }
+            // It is known already.
+            Order::Look if self.lost.is_some() || self.is_closing => Poll::Pending,
+            Order::Look if self.client.is_reset() => self.lost(EndedBy::Client, "reset"),
+            Order::Look if self.upstream.is_reset() => self.lost(EndedBy::Upstream, "reset"),
+            Order::Look => Poll::Pending,
+            // What the kernels have not delivered yet, they still may.
             Order::Cut(why) => {
-                record.ended(EndedBy::Tidegate, why);
-                self.client.reset();
-                self.upstream.reset();
+                self.session.record().ended(EndedBy::Tidegate, why);
                 Poll::Ready(())
             }
         }

@@ -62,6 +62,8 @@ pub(super) enum Order {
 #[derive(Debug, Default)]
 pub struct Sessions {
     open: RefCell<HashMap<u64, Rc<Session>>>,
+    /// Whether what opens from now on is to end at once: the process stops.
+    is_ending: Cell<bool>,
 }
 
 /// What the worker and the relay of one session know of each other.
@@ -98,7 +100,7 @@ impl Sessions {
             is_stuck: Cell::new(false),
             since: Cell::new(Instant::now()),
             stage: Cell::new(Stage::Open),
-            order: Cell::new(None),
+            order: Cell::new(self.is_ending.get().then_some(Order::End(Why::Drain))),
             waker: RefCell::new(None),
         });
         self.open.borrow_mut().insert(id, session.clone());
@@ -114,6 +116,7 @@ impl Sessions {
 
     /// Ends every session: the process stops.
     pub fn end_all(&self) {
+        self.is_ending.set(true);
         for session in self.open.borrow().values() {
             session.give(Order::End(Why::Drain));
         }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -41,12 +41,20 @@ struct Batch {
 
 /// The thread that writes; it ends when the last [`AccessLog`] is gone.
 #[derive(Debug)]
-pub struct Writer(JoinHandle<()>);
+pub struct Writer {
+    thread: JoinHandle<()>,
+    is_done: Receiver<()>,
+}
+
+/// How long the process waits at its end for a log that nobody reads.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 impl Writer {
-    /// Waits until everything is written.
+    /// Waits until everything is written, within reason.
     pub fn finish(self) {
-        if self.0.join().is_err() {
+        if self.is_done.recv_timeout(LAST_LINES) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!("nobody reads the access log; its last lines are lost");
+        } else if self.thread.join().is_err() {
             tracing::error!("the access log's thread panicked; lines may be missing");
         }
     }
@@ -74,12 +82,17 @@ pub fn start(log: &config::Log) -> Result<(AccessLog, Writer), OpenError> {
     let (sender, receiver) = sync_channel(WAITING);
     let dropped = Arc::new(AtomicU64::new(0));
     let counted = dropped.clone();
+    let (done, is_done) = sync_channel(1);
     let thread = thread::Builder::new()
         .name("access-log".into())
-        .spawn(move || write_all(&receiver, out, &counted))
+        .spawn(move || {
+            write_all(&receiver, out, &counted);
+            // Dropped in any case, which says the same.
+            let _ = done.send(());
+        })
         .map_err(|source| OpenError { path: "(its thread)".into(), source })?;
     let redact = log.redact.as_slice().into();
-    Ok((AccessLog { batches: sender, dropped, format, redact }, Writer(thread)))
+    Ok((AccessLog { batches: sender, dropped, format, redact }, Writer { thread, is_done }))
 }
 
 fn open(path: &PathBuf) -> Result<File, OpenError> {

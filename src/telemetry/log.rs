@@ -12,6 +12,8 @@ pub fn start() {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
+        // It would tell standard error of it, and panic if that is what has failed.
+        .log_internal_errors(false)
         .try_init();
     if started.is_err() {
         // A second call in one process; the first one's choice stands.

@@ -7,22 +7,28 @@
 
 use std::io::{self, BufRead as _, Write as _};
 
-use rustls::Connection;
+use rustls::{Connection, ProtocolVersion};
 
 /// One side of a TLS connection after its handshake.
 #[derive(Debug)]
 pub struct Records {
     connection: Connection,
+    end: Option<Result<(), rustls::Error>>,
+    /// Records that may still be sealed before the keys are used up.
+    left: u64,
 }
 
-/// What [`Records::open`] found besides plaintext.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opened {
-    /// More may follow.
-    Open,
-    /// The peer has said `close_notify` (RFC 8446 §6.1): nothing more will come.
-    Ended,
-}
+/// AES-GCM under one key of TLS 1.2 seals no more records than this (RFC 8446 §5.5 tells why; in
+/// TLS 1.3 rustls takes a new key in time). rustls stops at 2^24, those of the handshake and of
+/// HTTP included.
+const TLS12_RECORDS: u64 = (1 << 24) - (1 << 16);
+/// The plaintext of one record at the most (RFC 8446 §5.1).
+const RECORD_BYTES: u64 = 16 * 1024;
+
+/// No more can be sealed on this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the keys of TLS 1.2 are used up after 2^24 records")]
+pub struct KeysUsedUp;
 
 impl Records {
     /// Takes over a connection whose handshake is done.
@@ -31,28 +37,40 @@ impl Records {
         // We write only when nothing is left behind, a scratch buffer at a time: that is the
         // bound, and a second one inside rustls would only split our batches.
         connection.set_buffer_limit(None);
-        Self { connection }
+        let is_tls12 = connection.protocol_version() == Some(ProtocolVersion::TLSv1_2);
+        let left = if is_tls12 { TLS12_RECORDS } else { u64::MAX };
+        let mut records = Self { connection, end: None, left };
+        // The end may have come with the last bytes that the handshake or HTTP read.
+        records.process();
+        records
+    }
+
+    /// How the peer's direction ended, once it has: by `close_notify` (RFC 8446 §6.1), or by
+    /// something that is no TLS or an alert; an alert that says so is then waiting to be written.
+    /// There may be plaintext from before it.
+    pub fn end(&self) -> Option<&Result<(), rustls::Error>> {
+        self.end.as_ref()
     }
 
     /// Opens as many records as `sealed` completes and appends their plaintext to `plain`. Part
     /// of a record is kept until the rest comes.
-    ///
-    /// # Errors
-    ///
-    /// What the peer did wrong; an alert that says so is then waiting to be written.
-    pub fn open(&mut self, mut sealed: &[u8], plain: &mut Plain) -> Result<Opened, rustls::Error> {
-        loop {
-            // Cannot fail: a slice does not, and rustls's limit on plaintext that nobody has
-            // fetched is not reached, since all of it is fetched below.
-            let taken = self.connection.read_tls(&mut sealed).unwrap_or(0);
-            let state = self.connection.process_new_packets()?;
+    pub fn open(&mut self, mut sealed: &[u8], plain: &mut Plain) {
+        while self.end.is_none() && !sealed.is_empty() {
+            match self.connection.read_tls(&mut sealed) {
+                Ok(0) => return,
+                Ok(_) => self.process(),
+                // A handshake message without end, for one. A slice does not fail.
+                Err(error) => self.end = Some(Err(rustls::Error::General(error.to_string()))),
+            }
             self.take_plaintext(plain);
-            if state.peer_has_closed() {
-                return Ok(Opened::Ended);
-            }
-            if taken == 0 || sealed.is_empty() {
-                return Ok(Opened::Open);
-            }
+        }
+    }
+
+    fn process(&mut self) {
+        match self.connection.process_new_packets() {
+            Ok(state) if state.peer_has_closed() => self.end = Some(Ok(())),
+            Ok(_) => {}
+            Err(error) => self.end = Some(Err(error)),
         }
     }
 
@@ -69,9 +87,15 @@ impl Records {
     }
 
     /// Seals `plain` into full records, which then wait to be written.
-    pub fn seal(&mut self, plain: &[u8]) {
-        // Cannot fail or take less: there is no buffer limit, and the handshake is done.
-        let _ = self.connection.writer().write_all(plain);
+    ///
+    /// # Errors
+    ///
+    /// [`KeysUsedUp`]; nothing of `plain` was sealed.
+    pub fn seal(&mut self, plain: &[u8]) -> Result<(), KeysUsedUp> {
+        let records = (plain.len() as u64).div_ceil(RECORD_BYTES);
+        self.left = self.left.checked_sub(records).ok_or(KeysUsedUp)?;
+        // There is no buffer limit and the handshake is done, so all of it is taken.
+        self.connection.writer().write_all(plain).map_err(|_| KeysUsedUp)
     }
 
     /// Says `close_notify`: nothing of ours will follow.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::echo;
@@ -71,7 +71,10 @@ impl DialError {
 /// # Errors
 ///
 /// [`DialError`]; the endpoint then rests for a moment.
-pub async fn dial(endpoint: &Endpoint, upstream: &config::Upstream) -> Result<Stream, DialError> {
+pub async fn dial(
+    endpoint: &Arc<Endpoint>,
+    upstream: &config::Upstream,
+) -> Result<Stream, DialError> {
     let limit = upstream.connect_timeout;
     let deadline = Instant::now() + limit;
     let dialled = match timeout_at(deadline, connect(endpoint, upstream, deadline)).await {
@@ -86,7 +89,7 @@ pub async fn dial(endpoint: &Endpoint, upstream: &config::Upstream) -> Result<St
 }
 
 async fn connect(
-    endpoint: &Endpoint,
+    endpoint: &Arc<Endpoint>,
     upstream: &config::Upstream,
     deadline: Instant,
 ) -> Result<Stream, DialError> {
@@ -121,38 +124,53 @@ async fn connect(
     }
 }
 
-/// The addresses of `host`: as they were while that is fresh, and also where the resolver fails
-/// now but did not before.
+/// How long a dial waits for a fresh answer where an older one is known.
+const STALE_WAIT: Duration = Duration::from_secs(1);
+
+/// The addresses of `host`: as they were while that is fresh; afterwards asked for anew, and as
+/// they were all the same where the resolver is slow or fails. One question at a time is under
+/// way per endpoint.
 async fn resolve(
-    endpoint: &Endpoint,
+    endpoint: &Arc<Endpoint>,
     host: &str,
     port: u16,
     fresh: Duration,
 ) -> Result<Vec<SocketAddr>, DialError> {
-    let known = endpoint.resolved();
-    if let Some(known) = &known
-        && (known.at.elapsed() < fresh || endpoint.fixed_address().is_some())
-    {
+    let Some(known) = endpoint.resolved() else {
+        return ask(endpoint, host, port).await;
+    };
+    if known.at.elapsed() < fresh || endpoint.fixed_address().is_some() {
         return Ok(known.addresses.clone());
     }
-    let error = match lookup_host((host, port)).await {
-        Ok(found) => {
-            let addresses: Vec<SocketAddr> = found.collect();
-            if !addresses.is_empty() {
-                endpoint.learn(addresses.clone());
-                return Ok(addresses);
+    if let Some(asking) = endpoint.begin_to_resolve() {
+        let (endpoint, name) = (endpoint.clone(), host.to_owned());
+        let asked = tokio::task::spawn_local(async move {
+            let answer = ask(&endpoint, &name, port).await;
+            drop(asking);
+            answer
+        });
+        match timeout(STALE_WAIT, asked).await {
+            Ok(Ok(Ok(addresses))) => return Ok(addresses),
+            Ok(Ok(Err(error))) => {
+                let why = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(host, ?why, "cannot resolve: the last known addresses are used");
             }
-            io::Error::new(io::ErrorKind::NotFound, "the name has no address")
+            Ok(Err(_)) | Err(_) => {}
         }
-        Err(error) => error,
-    };
-    match known {
-        Some(known) => {
-            tracing::warn!(host, %error, "cannot resolve; the addresses known from before are used");
-            Ok(known.addresses.clone())
-        }
-        None => Err(DialError::Resolve { host: host.to_owned(), source: error }),
     }
+    Ok(known.addresses.clone())
+}
+
+/// Asks the system's resolver, and remembers the answer.
+async fn ask(endpoint: &Endpoint, host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+    let unresolved = |source| DialError::Resolve { host: host.to_owned(), source };
+    let addresses: Vec<SocketAddr> = lookup_host((host, port)).await.map_err(unresolved)?.collect();
+    if addresses.is_empty() {
+        let source = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        return Err(unresolved(source));
+    }
+    endpoint.learn(addresses.clone());
+    Ok(addresses)
 }
 
 /// The first of `addresses` that takes the connection; each is given its share of the time.
@@ -162,7 +180,7 @@ async fn connect_any(addresses: &[SocketAddr], deadline: Instant) -> io::Result<
         let left = deadline.saturating_duration_since(Instant::now());
         // There are few addresses: the conversion cannot fail.
         let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
-        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+        match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => return Ok(tcp),
             Ok(Err(error)) => last = error,
             Err(_elapsed) => last = io::Error::from(io::ErrorKind::TimedOut),

@@ -2,7 +2,7 @@
 //! whether it rests after a failure, and where its name leads.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,17 @@ pub struct Endpoint {
     /// Milliseconds on [`CLOCK`].
     rests_until: AtomicU64,
     resolved: ArcSwapOption<Resolved>,
+    is_resolving: AtomicBool,
+}
+
+/// The right to ask where an endpoint's name leads, held by one at a time.
+#[derive(Debug)]
+pub struct Resolving(Arc<Endpoint>);
+
+impl Drop for Resolving {
+    fn drop(&mut self) {
+        self.0.is_resolving.store(false, Ordering::Release);
+    }
 }
 
 /// Where a name led, and when that was asked.
@@ -54,6 +65,7 @@ impl Endpoint {
             failures_in_a_row: AtomicU32::new(0),
             rests_until: AtomicU64::new(0),
             resolved: ArcSwapOption::empty(),
+            is_resolving: AtomicBool::new(false),
         };
         if let Some(fixed) = endpoint.fixed_address() {
             endpoint.learn(vec![fixed]);
@@ -79,6 +91,12 @@ impl Endpoint {
     /// Remembers where its name leads.
     pub fn learn(&self, addresses: Vec<SocketAddr>) {
         self.resolved.store(Some(Arc::new(Resolved { addresses, at: Instant::now() })));
+    }
+
+    /// The right to ask where its name leads, unless somebody is asking.
+    pub fn begin_to_resolve(self: &Arc<Self>) -> Option<Resolving> {
+        let was_resolving = self.is_resolving.swap(true, Ordering::Acquire);
+        (!was_resolving).then(|| Resolving(self.clone()))
     }
 
     /// Sessions and requests that it serves now.

@@ -2,6 +2,8 @@
 //! sides of the proxy use the same types, so hyper sees one kind of I/O and the relay can take
 //! either side apart again.
 
+mod unsent;
+
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -25,8 +27,9 @@ pub enum Socket {
 /// Probes start after this much silence; a peer that answers none of them is gone after
 /// [`USER_TIMEOUT`] (`tcp(7)`).
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// How long data may stay unacknowledged before the kernel gives the connection up.
-const USER_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long data may stay unacknowledged before the kernel gives the connection up. A living peer
+/// that reads nothing, a page in a debugger say, counts as well (tcp(7)), so it is not short.
+const USER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Sets `TCP_NODELAY`, keepalive and `TCP_USER_TIMEOUT`. A listening socket passes them on to
 /// what it accepts, so that an accepted connection costs no call for them.
@@ -54,6 +57,11 @@ impl Socket {
         let Self::Tcp(tcp) = self else { return Ok(None) };
         let mut byte = [0];
         Ok((tcp.peek(&mut byte).await? == 1).then_some(byte[0]))
+    }
+
+    /// Whether the peer's kernel has all that was written.
+    pub fn is_delivered(&self) -> bool {
+        unsent::unsent_bytes(self).is_ok_and(|unsent| unsent == 0)
     }
 
     /// Makes the coming close a reset (RFC 9293 §3.5.2), for a peer that must learn at once that
