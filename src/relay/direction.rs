@@ -25,8 +25,8 @@ enum State {
 /// How far a direction has come, when it has come to something.
 #[derive(Debug)]
 pub(super) enum Flow {
-    /// Its end has been passed on.
-    Closed,
+    /// Its end has been passed on, or there is nobody to pass it on to; and how it ended.
+    Closed(&'static str),
     /// It cannot go on.
     Broken(Broken),
 }
@@ -49,11 +49,6 @@ impl Direction {
         self.state == State::Closed
     }
 
-    /// Whether its source ended TLS by a bare FIN.
-    pub(super) fn is_truncated(&self) -> bool {
-        self.is_truncated
-    }
-
     /// Relays as much as there is and fits. `count` is told of every piece.
     pub(super) fn poll(
         &mut self,
@@ -65,7 +60,10 @@ impl Direction {
     ) -> Poll<Flow> {
         for _ in 0..ROUNDS {
             match self.state {
-                State::Closed => return Poll::Ready(Flow::Closed),
+                State::Closed => {
+                    let how = if self.is_truncated { "truncated" } else { "closed" };
+                    return Poll::Ready(Flow::Closed(how));
+                }
                 State::Ending => match ready!(to.poll_finish(cx)) {
                     Ok(()) => self.state = State::Closed,
                     Err(error) => return self.broken(Broken::Destination(error)),

@@ -53,9 +53,8 @@ pub async fn run(
         to_upstream: Direction::default(),
         to_client: Direction::default(),
         first_end: None,
-        has_lost_one: false,
-        lost: None,
-        is_closing: false,
+        is_one_deaf: false,
+        stage: Stage::Relaying,
         session,
     };
     relay.await;
@@ -67,14 +66,46 @@ struct Relay {
     to_upstream: Direction,
     to_client: Direction,
     /// Who ended its direction first and how; the other may go on for long, and end worse.
-    first_end: Option<(EndedBy, &'static str)>,
+    first_end: Option<(Side, &'static str)>,
     /// A side takes nothing any more while the other has not ended.
-    has_lost_one: bool,
-    /// A side is gone, and the other has not received everything yet: when to look again.
-    lost: Option<(EndedBy, Pin<Box<Sleep>>)>,
-    /// Nothing more is relayed: both sides get their end behind what is stuck, and are waited for.
-    is_closing: bool,
+    is_one_deaf: bool,
+    stage: Stage,
     session: Entry,
+}
+
+/// Where a relay stands. It only ever moves forward.
+enum Stage {
+    /// Both directions go on as long as they can.
+    Relaying,
+    /// One side is gone, and the other has not received everything yet: when to look again.
+    Losing { gone: Side, look: Pin<Box<Sleep>> },
+    /// Nothing more is relayed: both sides get their end behind what is stuck, and are waited for.
+    Closing,
+}
+
+/// A side of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Upstream,
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Upstream,
+            Self::Upstream => Self::Client,
+        }
+    }
+}
+
+impl From<Side> for EndedBy {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Client => Self::Client,
+            Side::Upstream => Self::Upstream,
+        }
+    }
 }
 
 impl Future for Relay {
@@ -89,123 +120,118 @@ impl Future for Relay {
             return Poll::Ready(());
         }
         SCRATCH.with_borrow_mut(|scratch| {
-            if this.is_closing {
-                this.poll_close(cx, scratch)
-            } else if this.lost.is_some() {
-                this.poll_lost(cx)
-            } else {
-                this.poll_relay(cx, scratch)
+            if let Stage::Relaying = this.stage
+                && this.poll_relay(cx, scratch).is_ready()
+            {
+                return Poll::Ready(());
+            }
+            // Relaying may just have come to one of the others.
+            match this.stage {
+                Stage::Relaying => Poll::Pending,
+                Stage::Losing { .. } => this.poll_lose(cx),
+                Stage::Closing => this.poll_close(cx, scratch),
             }
         })
     }
 }
 
 impl Relay {
+    /// Relays both ways. Pending also when that has led to another stage.
     fn poll_relay(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
-        let session = &self.session;
-        let up =
-            self.to_upstream.poll(&mut self.client, &mut self.upstream, cx, scratch, |bytes| {
-                session.active();
-                session.record().add_to_upstream(bytes);
-            });
-        if let Poll::Ready(Flow::Broken(broken)) = up {
-            if self.broken(broken, EndedBy::Client, EndedBy::Upstream).is_ready() {
-                return Poll::Ready(());
-            }
-            if self.is_closing {
-                return self.poll_close(cx, scratch);
-            }
-            if self.lost.is_some() {
-                return self.poll_lost(cx);
-            }
-        }
-        let session = &self.session;
-        let down =
-            self.to_client.poll(&mut self.upstream, &mut self.client, cx, scratch, |bytes| {
-                session.active();
-                session.record().add_to_client(bytes);
-            });
-        if let Poll::Ready(Flow::Broken(broken)) = down {
-            if self.broken(broken, EndedBy::Upstream, EndedBy::Client).is_ready() {
-                return Poll::Ready(());
-            }
-            if self.is_closing {
-                return self.poll_close(cx, scratch);
-            }
-            if self.lost.is_some() {
-                return self.poll_lost(cx);
-            }
-        }
-        for (direction, from) in
-            [(&self.to_upstream, EndedBy::Client), (&self.to_client, EndedBy::Upstream)]
-        {
-            if direction.is_closed() {
-                let why = if direction.is_truncated() { "truncated" } else { "closed" };
-                self.first_end.get_or_insert((from, why));
-                self.session.half_closed();
+        for from in [Side::Client, Side::Upstream] {
+            match self.poll_direction(from, cx, scratch) {
+                Poll::Ready(Flow::Broken(Broken::Source(error))) => {
+                    return self.lose(from, &why(&error));
+                }
+                Poll::Ready(Flow::Broken(Broken::Destination(error))) => {
+                    self.deafened(from.other(), &error);
+                }
+                Poll::Ready(Flow::Closed(why)) => {
+                    self.first_end.get_or_insert((from, why));
+                    self.session.half_closed();
+                }
+                Poll::Pending => {}
             }
         }
         self.session.stuck(self.client.is_stuck() || self.upstream.is_stuck());
+        if !matches!(self.stage, Stage::Relaying) {
+            return Poll::Pending;
+        }
         if !(self.to_upstream.is_closed() && self.to_client.is_closed()) {
             return Poll::Pending;
         }
         if let Some((by, why)) = self.first_end {
-            self.session.record().ended(by, why);
+            self.session.record().ended(by.into(), why);
         }
-        if self.has_lost_one {
+        if self.is_one_deaf {
             // The other may still be sending to it. Closing on unread input would be a reset, and
             // take with it what that one has not received yet.
-            self.is_closing = true;
-            return self.poll_close(cx, scratch);
+            self.stage = Stage::Closing;
+            return Poll::Pending;
         }
         Poll::Ready(())
     }
 
-    /// One direction cannot go on. Ready if that is the end of the session.
-    fn broken(&mut self, broken: Broken, from: EndedBy, to: EndedBy) -> Poll<()> {
-        match broken {
-            Broken::Source(error) => self.lost(from, &why(&error)),
-            // Nothing more can be said to this side, but what it said before it went, its Close
-            // perhaps, may still wait to be read: the other direction runs to its end.
-            Broken::Destination(error) => {
-                if error.kind() == io::ErrorKind::QuotaExceeded {
-                    self.session.record().ended(EndedBy::Tidegate, error);
-                    self.is_closing = true;
-                    self.session.closing();
-                    return Poll::Pending;
-                }
-                self.session.record().ended(to, why(&error));
-                self.session.half_closed();
-                self.has_lost_one = true;
-                Poll::Pending
-            }
+    fn poll_direction(
+        &mut self,
+        from: Side,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+    ) -> Poll<Flow> {
+        let (session, record) = (&self.session, self.session.record());
+        let (client, upstream) = (&mut self.client, &mut self.upstream);
+        match from {
+            Side::Client => self.to_upstream.poll(client, upstream, cx, scratch, |bytes| {
+                session.active();
+                record.add_to_upstream(bytes);
+            }),
+            Side::Upstream => self.to_client.poll(upstream, client, cx, scratch, |bytes| {
+                session.active();
+                record.add_to_client(bytes);
+            }),
         }
+    }
+
+    /// Nothing more can be said to one side; but what it said before it went, its Close perhaps,
+    /// may still wait to be read, so the other direction runs to its end.
+    fn deafened(&mut self, side: Side, error: &io::Error) {
+        if error.kind() == io::ErrorKind::QuotaExceeded {
+            self.session.record().ended(EndedBy::Tidegate, error);
+            self.close();
+            return;
+        }
+        self.session.record().ended(side.into(), why(error));
+        self.session.half_closed();
+        self.is_one_deaf = true;
     }
 
     /// One side is gone, and the other is to learn it by a reset: at once, unless something of
     /// what the lost one said is still on its way to it, which a reset would take back.
-    fn lost(&mut self, who: EndedBy, why: &str) -> Poll<()> {
-        self.session.record().ended(who, why);
-        let other = if who == EndedBy::Client { &self.upstream } else { &self.client };
-        if other.is_delivered() {
-            other.reset();
+    fn lose(&mut self, gone: Side, why: &str) -> Poll<()> {
+        self.session.record().ended(gone.into(), why);
+        let left = self.leg(gone.other());
+        if left.is_delivered() {
+            left.reset();
             return Poll::Ready(());
         }
         self.session.half_closed();
-        self.lost = Some((who, Box::pin(sleep(LOOK_AGAIN))));
+        self.stage = Stage::Losing { gone, look: Box::pin(sleep(LOOK_AGAIN)) };
         Poll::Pending
     }
 
     /// Waits until the side that is left has everything, and resets it.
-    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some((who, look)) = &mut self.lost else { return Poll::Ready(()) };
-        let other = if *who == EndedBy::Client { &mut self.upstream } else { &mut self.client };
+    fn poll_lose(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Stage::Losing { gone, look } = &mut self.stage else { return Poll::Pending };
+        let left = match gone {
+            Side::Client => &mut self.upstream,
+            Side::Upstream => &mut self.client,
+        };
         loop {
-            if let Poll::Ready(Err(_)) = other.poll_flush(cx) {
+            if let Poll::Ready(Err(_)) = left.poll_flush(cx) {
                 return Poll::Ready(());
             }
-            if other.is_delivered() {
-                other.reset();
+            if left.is_delivered() {
+                left.reset();
                 return Poll::Ready(());
             }
             // The kernel has no word for "everything has arrived".
@@ -214,25 +240,38 @@ impl Relay {
         }
     }
 
+    fn leg(&self, side: Side) -> &Leg {
+        match side {
+            Side::Client => &self.client,
+            Side::Upstream => &self.upstream,
+        }
+    }
+
     fn obey(&mut self, order: Order) -> Poll<()> {
         match order {
             Order::End(why) => {
                 self.session.record().ended(EndedBy::Tidegate, why);
-                self.is_closing = true;
-                self.session.closing();
-                Poll::Pending
+                self.close();
             }
-            // It is known already.
-            Order::Look if self.lost.is_some() || self.is_closing => Poll::Pending,
-            Order::Look if self.client.is_reset() => self.lost(EndedBy::Client, "reset"),
-            Order::Look if self.upstream.is_reset() => self.lost(EndedBy::Upstream, "reset"),
-            Order::Look => Poll::Pending,
+            Order::Look => {
+                if let Stage::Relaying = self.stage {
+                    let is_reset = |side: &Side| self.leg(*side).is_reset();
+                    let gone = [Side::Client, Side::Upstream].into_iter().find(is_reset);
+                    return gone.map_or(Poll::Pending, |gone| self.lose(gone, "reset"));
+                }
+            }
             // What the kernels have not delivered yet, they still may.
             Order::Cut(why) => {
                 self.session.record().ended(EndedBy::Tidegate, why);
-                Poll::Ready(())
+                return Poll::Ready(());
             }
         }
+        Poll::Pending
+    }
+
+    fn close(&mut self) {
+        self.stage = Stage::Closing;
+        self.session.closing();
     }
 
     /// Gives both sides their FIN behind what is stuck, and waits for theirs.
