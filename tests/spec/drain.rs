@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use crate::support::{BOTH, Ending, Over, Proxy, Setup, Upstream, within};
 
 /// Awaits that the proxy takes no more connections.
-async fn closed_to_newcomers(proxy: &Proxy) {
+pub(crate) async fn closed_to_newcomers(proxy: &Proxy) {
     let address = proxy.address(Over::Plain);
     within("the listener to close", async {
         while TcpStream::connect(address).await.is_ok() {

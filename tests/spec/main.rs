@@ -18,6 +18,7 @@ mod many;
 mod node_ws;
 mod relay;
 mod routes;
+mod slow_readers;
 mod support;
 mod tls;
 mod wscat;

@@ -296,6 +296,29 @@ impl Proxy {
         within("a TLS handshake", TlsConnector::from(client.clone()).connect(name, tcp)).await
     }
 
+    /// A connection to the plain listener whose kernel holds only a few KiB that were not read.
+    pub(crate) async fn slow_reader(&self) -> Wire {
+        Wire::new(self.slow_tcp(Over::Plain).await)
+    }
+
+    /// The same, to either listener.
+    pub(crate) async fn slow_reader_over(&self, over: Over) -> Wire {
+        let tcp = self.slow_tcp(over).await;
+        if over == Over::Plain {
+            return Wire::new(tcp);
+        }
+        let name = ServerName::try_from("localhost").expect("a good name");
+        let client = Arc::new(trusting_file(&self.file("certs/ca.pem")));
+        let stream = within("a TLS handshake", TlsConnector::from(client).connect(name, tcp)).await;
+        Wire::new(stream.expect("the TLS handshake succeeds"))
+    }
+
+    async fn slow_tcp(&self, over: Over) -> TcpStream {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a socket takes options");
+        within("a connection", socket.connect(self.address(over))).await.expect("the proxy listens")
+    }
+
     /// A session to `upstream` with both legs in the test's hand.
     pub(crate) async fn session(&self, over: Over, upstream: &Upstream) -> (Wire, Wire) {
         let mut client = self.connect(over).await;

@@ -164,6 +164,16 @@ impl Wire {
         taken
     }
 
+    /// The next `length` bytes, or as many as come before the peer leaves.
+    pub(crate) async fn take_or_end(&mut self, length: usize) -> Vec<u8> {
+        let mut taken = self.take_ahead(length);
+        let missing = (length - taken.len()) as u64;
+        let mut rest = (&mut self.stream).take(missing);
+        // A reset is an end, too.
+        let _ = within("the bytes that were promised", rest.read_to_end(&mut taken)).await;
+        taken
+    }
+
     /// Checks that exactly `wanted` comes next.
     pub(crate) async fn expect(&mut self, wanted: impl AsRef<[u8]>) {
         let wanted = wanted.as_ref();
