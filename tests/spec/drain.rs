@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 
+use crate::support::wire::{KEY, accept, handshake, switching};
 use crate::support::{BOTH, Ending, Over, Proxy, Setup, Upstream, within};
 
 /// Awaits that the proxy takes no more connections.
@@ -72,6 +73,27 @@ async fn sessions_are_closed_on_both_legs() {
     }
 }
 
+/// A handshake whose answer is awaited gets no session that would end at once, but a 503, and holds nothing up.
+#[tokio::test]
+async fn a_handshake_that_a_drain_overtakes_is_a_503() {
+    for over in BOTH {
+        let (proxy, upstream) = Proxy::scripted().await;
+        let mut client = proxy.connect(over).await;
+        client.send(handshake("/")).await;
+        let mut leg = upstream.accept().await;
+        leg.head().await;
+        let started = std::time::Instant::now();
+        proxy.drain();
+        closed_to_newcomers(&proxy).await;
+        leg.send(switching(&accept(KEY), "")).await;
+        client.response().await.refused(503, "");
+        client.expect_end().await;
+        leg.rest().await;
+        assert_eq!(proxy.exited().await, 0);
+        assert!(started.elapsed().as_secs() < 20, "the drain lasted {:?}", started.elapsed());
+    }
+}
+
 /// An idle connection does not hold the process up.
 #[tokio::test]
 async fn idle_connections_are_closed() {
@@ -95,6 +117,22 @@ async fn int_and_quit_drain_as_term_does() {
         proxy.signal(signal);
         assert_eq!(proxy.exited().await, 0);
     }
+}
+
+/// A supervisor that has died takes the other end of stderr with it: that is nothing to panic about.
+#[tokio::test]
+async fn a_process_whose_stderr_is_gone_drains_all_the_same() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    let mut client = proxy.plain().await;
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut leg = upstream.accept().await;
+    leg.head().await;
+    proxy.stop_reading_stderr().await;
+    proxy.drain();
+    closed_to_newcomers(&proxy).await;
+    leg.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    assert_eq!(client.response().await.body, "ok");
+    assert_eq!(proxy.exited().await, 0);
 }
 
 /// What is not done at `drain.timeout` is cut, and the exit code says so: 3.

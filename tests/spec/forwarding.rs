@@ -54,6 +54,23 @@ async fn a_request_body_streams() {
     }
 }
 
+/// A GET may have a body (RFC 9110 §9.3.1): it is not left behind, where the next request would be read from it.
+#[tokio::test]
+async fn a_get_with_a_chunked_body_keeps_it() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    for method in ["GET", "HEAD", "DELETE"] {
+        let mut client = proxy.plain().await;
+        let head = format!("{method} / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked");
+        client.send(format!("{head}\r\n\r\n5\r\nhello\r\n0\r\n\r\n")).await;
+        let mut leg = upstream.accept().await;
+        let request = leg.request().await;
+        assert!(request.head.is("transfer-encoding", "chunked"), "{request:?}");
+        assert_eq!(request.body, "hello", "{method}");
+        leg.send("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
+        assert_eq!(client.head().await.status(), Some(204));
+    }
+}
+
 /// The first chunk of an answer is at the client before the upstream has sent the last.
 #[tokio::test]
 async fn a_response_body_streams() {
@@ -86,6 +103,27 @@ async fn an_answer_that_ends_with_the_connection_streams_too() {
     client.until("data: 2\n\n").await;
 }
 
+/// A body is nobody's head: one whose last piece looks like a bare refusal arrives like any other.
+#[tokio::test]
+async fn a_body_that_looks_like_a_refusal_arrives_whole() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    let body = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+    for over in BOTH {
+        let mut client = proxy.connect(over).await;
+        client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let mut leg = upstream.accept().await;
+        leg.head().await;
+        let length = body.len();
+        leg.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        ))
+        .await;
+        assert_eq!(client.head().await.status(), Some(200));
+        leg.send(body).await;
+        client.expect(body).await;
+    }
+}
+
 /// Trailers pass in both directions: RFC 9112 §7.1.2.
 #[tokio::test]
 async fn trailers_pass() {
@@ -101,6 +139,24 @@ async fn trailers_pass() {
     client.head().await;
     assert_eq!(client.chunk().await, None);
     assert_eq!(client.trailers().await.join("").to_lowercase(), "x-took: 2");
+}
+
+/// Trailers are the end of a message as much as a bare last chunk is: the connection to the upstream goes on (§9.3).
+#[tokio::test]
+async fn an_upstream_connection_is_reused_after_trailers() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    let mut client = proxy.plain().await;
+    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nTE: trailers\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n";
+    client.send(format!("{head}2\r\nhi\r\n0\r\nX-Sum: 1\r\n\r\n")).await;
+    let mut leg = upstream.accept().await;
+    for _ in 0..3 {
+        assert_eq!(leg.request().await.body, "hi");
+        leg.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Took\r\n\r\n2\r\nok\r\n0\r\nX-Took: 2\r\n\r\n").await;
+        assert_eq!(client.response().await.body, "ok");
+        client.send(format!("{head}2\r\nhi\r\n0\r\nX-Sum: 1\r\n\r\n")).await;
+    }
+    assert_eq!(leg.request().await.body, "hi");
+    upstream.expect_untouched().await;
 }
 
 /// The answer to HEAD has the length of a body and no body (RFC 9110 §9.3.2), and the connection goes on.
@@ -443,6 +499,38 @@ async fn a_request_with_two_lengths_is_not_forwarded_with_both() {
             assert_eq!((asked.field("content-length"), asked.field("transfer-encoding")), (None, Some("chunked")));
         }
     }
+}
+
+/// An answer with two lengths is read by its chunks, and the other is not passed on: RFC 9112 §6.3.
+#[tokio::test]
+async fn an_answer_with_two_lengths_has_that_of_its_chunks() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    for lengths in [
+        "Content-Length: 3\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 3",
+    ] {
+        let mut client = proxy.plain().await;
+        client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let mut leg = upstream.accept().await;
+        leg.head().await;
+        leg.send(format!("HTTP/1.1 200 OK\r\n{lengths}\r\nConnection: close\r\n\r\n")).await;
+        leg.send("5\r\nhello\r\n0\r\n\r\n").await;
+        let response = client.response().await;
+        assert_eq!((response.head.field("content-length"), &*response.body), (None, "hello"));
+    }
+}
+
+/// A request in a coding that would have to be undone here is a 501, not a body of something else: RFC 9112 §6.1.
+#[tokio::test]
+async fn a_transfer_coding_that_is_not_understood_is_a_501() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    for codings in ["gzip, chunked", "gzip\r\nTransfer-Encoding: chunked", "x-other, chunked"] {
+        let mut client = proxy.plain().await;
+        let head = "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: ";
+        client.send(format!("{head}{codings}\r\n\r\n5\r\nhello\r\n0\r\n\r\n")).await;
+        client.response().await.refused(501, "coding");
+    }
+    upstream.expect_untouched().await;
 }
 
 /// Connections to the upstream do not pile up: what served one request serves the next, on every worker.

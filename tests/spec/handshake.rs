@@ -471,6 +471,21 @@ async fn a_plain_request_is_redirected_to_https() {
     upstream.expect_untouched().await;
 }
 
+/// What a query may hide goes to the client, who wrote it, and into no log.
+#[tokio::test]
+async fn a_redirect_keeps_a_token_out_of_the_log() {
+    let upstream = Upstream::raw().await;
+    let proxy = redirecting(&upstream).await;
+    let response = proxy.plain().await.get("/x?token=SECRET&page=2").await;
+    response.refused(308, "https");
+    let location = response.head.field("location").expect("a redirect says where to");
+    assert!(location.ends_with("/x?token=SECRET&page=2"), "{location}");
+    let record = proxy.event("request").await;
+    assert_eq!(record["path"], "/x?token=[redacted]&page=2");
+    assert!(!record.to_string().contains("SECRET"), "{record}");
+    assert!(!proxy.stderr().contains("SECRET"), "{}", proxy.stderr());
+}
+
 /// A handshake there gets a 426 instead: WebSocket clients do not follow redirects (§4.1).
 #[tokio::test]
 async fn a_plain_handshake_is_told_to_use_tls() {

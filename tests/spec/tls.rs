@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::support::certificates::{
     Authority, openssl, speaking, trusting_anyone, trusting_file, written,
 };
-use crate::support::{Over, Proxy, Served, Setup, Wire, within};
+use crate::support::{Ending, Over, Proxy, Served, Setup, Wire, within};
 
 /// Both versions that are safe today: RFC 9325 §3.1.1.
 #[tokio::test]
@@ -44,6 +44,29 @@ async fn a_session_over_tls_1_2_works() {
     leg.finish().await;
     client.expect("down").await;
     client.expect_end().await;
+}
+
+/// A TLS record that is none (TLS application data of the right shape, and nonsense inside).
+const GARBAGE: [u8; 37] = {
+    let mut record = [0x5a; 37];
+    (record[0], record[1], record[2], record[3], record[4]) = (23, 3, 3, 0, 32);
+    record
+};
+
+/// A record that cannot be opened, or a fatal alert, ends the session and takes nothing with it of what came before
+/// it in the same breath: RFC 8446 §6.2.
+#[tokio::test]
+async fn what_comes_right_before_a_fatal_alert_or_garbage_is_relayed() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    for (version, alerts) in [(&TLS12, false), (&TLS12, true), (&TLS13, false), (&TLS13, true)] {
+        let mut client = proxy.tls(speaking(version), "localhost").await;
+        let (_, mut leg) = proxy.open(&mut client, &upstream).await;
+        let mut sealed = client.seal("last words");
+        sealed.extend(if alerts { client.alert(&GARBAGE) } else { GARBAGE.to_vec() });
+        client.send_sealed(&sealed).await;
+        leg.expect("last words").await;
+        assert_eq!(leg.rest().await, (Vec::new(), Ending::Reset), "{version:?}, {alerts}");
+    }
 }
 
 /// Only `http/1.1` is offered for now, and a client that wants only h2 learns so in the handshake: RFC 7301 §3.2.

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{DEADLINE, sha256, within};
 
@@ -74,6 +74,7 @@ impl Program {
 #[derive(Clone)]
 pub(crate) struct Lines {
     written: Arc<watch::Sender<Written>>,
+    stop: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -84,16 +85,27 @@ struct Written {
 
 impl Lines {
     fn follow(output: impl AsyncRead + Unpin + Send + 'static) -> Lines {
-        let lines = Lines { written: Arc::new(watch::Sender::new(Written::default())) };
-        let written = lines.written.clone();
+        let lines = Lines {
+            written: Arc::new(watch::Sender::new(Written::default())),
+            stop: Arc::new(Notify::new()),
+        };
+        let (written, stop) = (lines.written.clone(), lines.stop.clone());
         tokio::spawn(async move {
             let mut output = BufReader::new(output);
             let mut line = Vec::new();
-            while output.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
+            loop {
+                let read = tokio::select! {
+                    read = output.read_until(b'\n', &mut line) => read,
+                    () = stop.notified() => break,
+                };
+                if !read.is_ok_and(|read| read > 0) {
+                    break;
+                }
                 let text = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
                 written.send_modify(|written| written.lines.push(text));
                 line.clear();
             }
+            drop(output);
             written.send_modify(|written| written.ended = true);
         });
         lines
@@ -124,6 +136,12 @@ impl Lines {
     /// The lines up to now.
     pub(crate) fn so_far(&self) -> Vec<String> {
         self.written.borrow().lines.clone()
+    }
+
+    /// Closes our end of the output.
+    pub(crate) async fn stop(&self) {
+        self.stop.notify_one();
+        self.ended().await;
     }
 
     /// Waits until the program has closed its output.

@@ -379,6 +379,11 @@ impl Proxy {
         self.program.stderr.text()
     }
 
+    /// Closes our end of its stderr.
+    pub(crate) async fn stop_reading_stderr(&self) {
+        self.program.stderr.stop().await;
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let id = Pid::from_raw(i32::try_from(self.program.id()).expect("a process id"))
             .expect("not zero");

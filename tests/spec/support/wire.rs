@@ -1,6 +1,6 @@
 //! A connection on which the test writes and reads every byte itself.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -35,6 +35,11 @@ pub(crate) fn accept(key: &str) -> String {
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
     /// The TCP connection below, if that is what it is.
     fn tcp(&self) -> Option<&TcpStream>;
+
+    /// The client's side of TLS over it, if that is what it is.
+    fn tls(&mut self) -> Option<&mut rustls::ClientConnection> {
+        None
+    }
 }
 
 impl Stream for TcpStream {
@@ -52,6 +57,10 @@ impl Stream for UnixStream {
 impl Stream for tokio_rustls::client::TlsStream<TcpStream> {
     fn tcp(&self) -> Option<&TcpStream> {
         Some(self.get_ref().0)
+    }
+
+    fn tls(&mut self) -> Option<&mut rustls::ClientConnection> {
+        Some(self.get_mut().1)
     }
 }
 
@@ -127,6 +136,32 @@ impl Wire {
         socket2::SockRef::from(tcp)
             .set_linger(Some(Duration::ZERO))
             .expect("a connected socket takes options");
+    }
+
+    /// `bytes` as the next TLS records, for [`Wire::send_sealed`].
+    pub(crate) fn seal(&mut self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+        let tls = self.stream.tls().expect("only TLS seals");
+        tls.writer().write_all(bytes.as_ref()).expect("there is no limit on so little");
+        let mut sealed = Vec::new();
+        tls.write_tls(&mut sealed).expect("a vector takes everything");
+        sealed
+    }
+
+    /// The fatal alert with which our side of TLS answers `received`.
+    pub(crate) fn alert(&mut self, mut received: &[u8]) -> Vec<u8> {
+        let tls = self.stream.tls().expect("only TLS has alerts");
+        tls.read_tls(&mut received).expect("a slice can be read");
+        tls.process_new_packets().expect_err("this is to be refused");
+        let mut sealed = Vec::new();
+        tls.write_tls(&mut sealed).expect("a vector takes everything");
+        sealed
+    }
+
+    /// Writes below TLS, in one piece.
+    pub(crate) async fn send_sealed(&mut self, bytes: &[u8]) {
+        let tcp = self.stream.tcp().expect("TLS runs over TCP here");
+        within("room for a few bytes", tcp.writable()).await.expect("the socket is ours");
+        assert_eq!(tcp.try_write(bytes).expect("the peer reads"), bytes.len());
     }
 
     /// Cuts the connection with FIN and no close_notify, which is a truncation under TLS.
