@@ -118,8 +118,11 @@ where
         Ended::Http(Err(error)) => match refusal_for(&error, &activity) {
             Some(refusal) => Some(refusal),
             None => {
-                // An answer that broke off must not look as if it were complete.
-                connection.into_parts().io.into_inner().stream.socket().reset_on_close();
+                let stream = connection.into_parts().io.into_inner().stream;
+                if error.is_user() {
+                    // An answer that broke off must not look as if it were complete.
+                    stream.socket().reset_on_close();
+                }
                 return None;
             }
         },

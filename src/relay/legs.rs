@@ -271,6 +271,11 @@ impl Leg {
             .is_ok_and(|_| socket[0].revents().contains(PollFlags::ERR))
     }
 
+    /// Whether the kernel has something from the peer that was not read yet.
+    pub(super) fn has_unread(&self) -> bool {
+        rustix::io::ioctl_fionread(&self.socket).is_ok_and(|unread| unread > 0)
+    }
+
     /// Whether the peer's kernel has all that was sent.
     pub(super) fn is_delivered(&self) -> bool {
         !self.is_stuck() && self.socket.is_delivered()

@@ -256,8 +256,12 @@ impl Relay {
             Order::Look => {
                 if let Stage::Relaying = self.stage {
                     let is_reset = |side: &Side| self.leg(*side).is_reset();
-                    let gone = [Side::Client, Side::Upstream].into_iter().find(is_reset);
-                    return gone.map_or(Poll::Pending, |gone| self.lose(gone, "reset"));
+                    match [Side::Client, Side::Upstream].into_iter().find(is_reset) {
+                        // What it said before can still be read, at the pace of the other.
+                        Some(gone) if self.leg(gone).has_unread() => self.session.half_closed(),
+                        Some(gone) => return self.lose(gone, "reset"),
+                        None => {}
+                    }
                 }
             }
             // What the kernels have not delivered yet, they still may.
