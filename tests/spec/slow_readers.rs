@@ -118,18 +118,27 @@ async fn an_upstreams_last_words_reach_a_client_that_goes_on_sending() {
     }
 }
 
-/// An upstream's reset reaches the client behind everything that the proxy had read before it.
+/// An upstream's reset reaches the client behind everything that the proxy had read before it, whether the proxy learns
+/// of it by reading on or, while the client reads nothing, by looking.
 #[tokio::test]
 async fn a_reset_does_not_overtake_what_was_read_before_it() {
-    let (proxy, upstream) = Proxy::scripted().await;
+    let upstream = Upstream::raw().await;
     let sent = noise(11, LONGEST);
-    let mut client = proxy.slow_reader().await;
-    let (_, mut leg) = proxy.open(&mut client, &upstream).await;
-    leg.send_until_stuck(&sent).await;
-    leg.reset();
-    let (got, ending) = client.rest().await;
-    let end = proxy.event("end").await;
-    assert_eq!(end["upstream_to_client_bytes"], got.len(), "{end}");
-    assert_eq!((sha256(&got), ending), (sha256(&sent[..got.len()]), Ending::Reset));
-    assert_eq!((&end["ended_by"], &end["why"]), (&"upstream".into(), &"reset".into()));
+    for pauses in [false, true] {
+        let setup = Setup::to(upstream.endpoint()).also("[limits]\nheader_timeout = \"3s\"");
+        let proxy = setup.start().await;
+        let mut client = proxy.slow_reader().await;
+        let (_, mut leg) = proxy.open(&mut client, &upstream).await;
+        leg.send_until_stuck(&sent).await;
+        leg.reset();
+        if pauses {
+            // The proxy looks at stuck sessions once a second; this is closed at `header_timeout`.
+            proxy.plain().await.rest().await;
+        }
+        let (got, ending) = client.rest().await;
+        let end = proxy.event("end").await;
+        assert_eq!(end["upstream_to_client_bytes"], got.len(), "pauses: {pauses}, {end}");
+        assert_eq!((sha256(&got), ending), (sha256(&sent[..got.len()]), Ending::Reset));
+        assert_eq!((&end["ended_by"], &end["why"]), (&"upstream".into(), &"reset".into()));
+    }
 }
