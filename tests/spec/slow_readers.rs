@@ -101,11 +101,13 @@ async fn a_pause_longer_than_keep_alive_in_an_answer_does_not_end_it() {
 #[tokio::test]
 async fn an_upstreams_last_words_reach_a_client_that_goes_on_sending() {
     let (proxy, upstream) = Proxy::scripted().await;
-    let sent = noise(10, 1_000_000);
+    let sent = noise(10, 300_000);
     for over in BOTH {
         let mut client = proxy.slow_reader_over(over).await;
         let (_, mut leg) = proxy.open(&mut client, &upstream).await;
         leg.send(&sent).await;
+        // What were still in the upstream's own kernel, its reset would take with it.
+        leg.read_by_peer().await;
         leg.finish().await;
         drop(leg);
         // Each is a write of its own for the proxy: the first is answered by a reset, the next fails.

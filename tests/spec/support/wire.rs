@@ -130,6 +130,36 @@ impl Wire {
             .expect("the socket is still ours to shut");
     }
 
+    /// Waits until the peer has read everything that was sent: nothing of it is in either kernel's queues.
+    pub(crate) async fn read_by_peer(&self) {
+        let tcp = self.stream.tcp().expect("a TCP connection");
+        let ours = tcp.local_addr().expect("it is connected");
+        let theirs = tcp.peer_addr().expect("it is connected");
+        let hex = |address: std::net::SocketAddr| match address {
+            std::net::SocketAddr::V4(v4) => {
+                format!("{:08X}:{:04X}", u32::from_le_bytes(v4.ip().octets()), v4.port())
+            }
+            std::net::SocketAddr::V6(_) => panic!("the tests' upstreams listen on IPv4"),
+        };
+        let pairs =
+            [format!("{} {}", hex(ours), hex(theirs)), format!("{} {}", hex(theirs), hex(ours))];
+        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(5));
+        let emptied = async {
+            loop {
+                ticks.tick().await;
+                // sl, local, remote, state, tx_queue:rx_queue (Documentation/networking/proc_net_tcp.rst)
+                let table =
+                    std::fs::read_to_string("/proc/net/tcp").expect("Linux shows its sockets");
+                let mut rows =
+                    table.lines().filter(|row| pairs.iter().any(|pair| row.contains(pair)));
+                if rows.all(|row| row.split_whitespace().nth(4) == Some("00000000:00000000")) {
+                    return;
+                }
+            }
+        };
+        within("the peer to read everything", emptied).await;
+    }
+
     /// Cuts the connection with RST.
     pub(crate) fn reset(self) {
         let tcp = self.stream.tcp().expect("only TCP has a reset");
