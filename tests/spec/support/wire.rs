@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::within;
+use super::{eventually, within};
 
 /// The key of RFC 6455 §1.3, for handshakes that are about something else.
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -130,34 +130,14 @@ impl Wire {
             .expect("the socket is still ours to shut");
     }
 
-    /// Waits until the peer has read everything that was sent: nothing of it is in either kernel's queues.
-    pub(crate) async fn read_by_peer(&self) {
-        let tcp = self.stream.tcp().expect("a TCP connection");
-        let ours = tcp.local_addr().expect("it is connected");
-        let theirs = tcp.peer_addr().expect("it is connected");
-        let hex = |address: std::net::SocketAddr| match address {
-            std::net::SocketAddr::V4(v4) => {
-                format!("{:08X}:{:04X}", u32::from_le_bytes(v4.ip().octets()), v4.port())
-            }
-            std::net::SocketAddr::V6(_) => panic!("the tests' upstreams listen on IPv4"),
-        };
-        let pairs =
-            [format!("{} {}", hex(ours), hex(theirs)), format!("{} {}", hex(theirs), hex(ours))];
-        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(5));
-        let emptied = async {
-            loop {
-                ticks.tick().await;
-                // sl, local, remote, state, tx_queue:rx_queue (Documentation/networking/proc_net_tcp.rst)
-                let table =
-                    std::fs::read_to_string("/proc/net/tcp").expect("Linux shows its sockets");
-                let mut rows =
-                    table.lines().filter(|row| pairs.iter().any(|pair| row.contains(pair)));
-                if rows.all(|row| row.split_whitespace().nth(4) == Some("00000000:00000000")) {
-                    return;
-                }
-            }
-        };
-        within("the peer to read everything", emptied).await;
+    /// Returns once the peer's kernel has all that was sent, our FIN included: the state FIN_WAIT2 in proc(5).
+    pub(crate) async fn delivered(&self) {
+        let tcp = self.stream.tcp().expect("only TCP tells");
+        let [ours, theirs] = [tcp.local_addr(), tcp.peer_addr()]
+            .map(|address| address.expect("a connected socket").port());
+        let line = format!(" 0100007F:{ours:04X} 0100007F:{theirs:04X} 05 ");
+        let table = || std::fs::read_to_string("/proc/net/tcp").expect("Linux has /proc");
+        eventually("the peer to have it", || table().contains(&line)).await;
     }
 
     /// Cuts the connection with RST.
