@@ -59,7 +59,13 @@ pub(super) struct Leg {
     has_ended: bool,
     ending: Ending,
     is_closed: bool,
+    /// Bytes that were thrown away while it was being closed.
+    discarded: usize,
 }
+
+/// How much of what a peer goes on to say is thrown away while its leg is being closed, before it
+/// is closed on its unread words.
+const DISCARD_BYTES: usize = 1 << 20;
 
 /// How far our own end of a leg has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +103,7 @@ impl Leg {
             has_ended: false,
             ending: Ending::NotYet,
             is_closed: false,
+            discarded: 0,
         }
     }
 
@@ -243,8 +250,16 @@ impl Leg {
         let finished = self.poll_finish(cx);
         if !matches!(finished, Poll::Ready(Err(_))) {
             loop {
+                if self.discarded > DISCARD_BYTES {
+                    ready!(finished).ok();
+                    if self.socket.is_delivered() {
+                        break;
+                    }
+                    // Not read any more, so that it cannot keep us busy: its time runs out.
+                    return Poll::Pending;
+                }
                 match ready!(self.poll_receive(cx, scratch)) {
-                    Ok(Received::Bytes) => {}
+                    Ok(Received::Bytes) => self.discarded += scratch.received().len(),
                     Ok(Received::End | Received::Truncated) => {
                         ready!(finished).ok();
                         break;
@@ -281,9 +296,11 @@ impl Leg {
         !self.is_stuck() && self.socket.is_delivered()
     }
 
-    /// Makes the coming close a reset.
+    /// Makes the coming close a reset, unless the leg has had its end in order.
     pub(super) fn reset(&self) {
-        self.socket.reset_on_close();
+        if self.ending != Ending::Done {
+            self.socket.reset_on_close();
+        }
     }
 }
 

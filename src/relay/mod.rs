@@ -53,7 +53,7 @@ pub async fn run(
         to_upstream: Direction::default(),
         to_client: Direction::default(),
         first_end: None,
-        is_one_deaf: false,
+        deaf: None,
         stage: Stage::Relaying,
         session,
     };
@@ -67,8 +67,8 @@ struct Relay {
     to_client: Direction,
     /// Who ended its direction first and how; the other may go on for long, and end worse.
     first_end: Option<(Side, &'static str)>,
-    /// A side takes nothing any more while the other has not ended.
-    is_one_deaf: bool,
+    /// The side that takes nothing any more while the other has not ended.
+    deaf: Option<Side>,
     stage: Stage,
     session: Entry,
 }
@@ -163,13 +163,9 @@ impl Relay {
         if let Some((by, why)) = self.first_end {
             self.session.record().ended(by.into(), why);
         }
-        if self.is_one_deaf {
-            // The other may still be sending to it. Closing on unread input would be a reset, and
-            // take with it what that one has not received yet.
-            self.stage = Stage::Closing;
-            return Poll::Pending;
-        }
-        Poll::Ready(())
+        // The other may still be sending to a side that is gone. Closing on unread input would be a
+        // reset, and take with it what that one has not received yet.
+        self.deaf.map_or(Poll::Ready(()), |gone| self.lose(gone, "reset"))
     }
 
     fn poll_direction(
@@ -202,7 +198,7 @@ impl Relay {
         }
         self.session.record().ended(side.into(), why(error));
         self.session.half_closed();
-        self.is_one_deaf = true;
+        self.deaf = Some(side);
     }
 
     /// One side is gone, and the other is to learn it by a reset: at once, unless something of

@@ -164,3 +164,20 @@ async fn a_second_signal_leaves_at_once() {
     assert_ne!(proxy.exited().await, 0);
     assert!(started.elapsed().as_secs() < 20, "the drain lasted {:?}", started.elapsed());
 }
+
+/// A peer that goes on talking when its session is ended does not hold up the process, nor keep it busy.
+#[tokio::test]
+async fn an_upstream_that_talks_on_does_not_hold_up_a_drain() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    let (mut client, mut leg) = proxy.session(Over::Plain, &upstream).await;
+    client.send("x").await;
+    leg.expect("x").await;
+    let piece = vec![b'x'; 1 << 16];
+    let talking = tokio::spawn(async move { while leg.try_send(&piece).await.is_ok() {} });
+    let reading = tokio::spawn(async move { client.rest().await.0.len() });
+    proxy.event("open").await;
+    proxy.drain();
+    assert_eq!(proxy.exited().await, 0);
+    assert!(reading.await.expect("the client reads to its end") > 0);
+    talking.await.expect("the upstream hears that it is over");
+}
