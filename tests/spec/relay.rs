@@ -301,7 +301,10 @@ async fn a_session_is_logged_when_it_opens_and_when_it_ends() {
 /// neither read on nor left waiting.
 #[tokio::test]
 async fn an_upstream_that_talks_on_hears_that_its_client_is_gone() {
-    let (proxy, upstream) = Proxy::scripted().await;
+    let upstream = Upstream::raw().await;
+    // No timeout of the session's may be what ends it.
+    let timeouts = "half_close_timeout = \"1h\"\nclose_timeout = \"1h\"";
+    let proxy = Setup::to(upstream.endpoint()).route(timeouts).start().await;
     for over in BOTH {
         for is_reset in [true, false] {
             let (mut client, mut leg) = proxy.session(over, &upstream).await;
