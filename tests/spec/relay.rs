@@ -297,23 +297,27 @@ async fn a_session_is_logged_when_it_opens_and_when_it_ends() {
     assert!(open["handshake_ms"].is_number() && end["duration_ms"].is_number(), "{open} {end}");
 }
 
-/// A client that resets its connection in the middle of a download takes the upstream with it, whatever that still has to say: it is
-/// neither read on nor left waiting.
+/// A client that leaves in the middle of a download, politely or by a reset, takes the upstream with it, whatever that still has to say:
+/// it is neither read on nor left waiting.
 #[tokio::test]
 async fn an_upstream_that_talks_on_hears_that_its_client_is_gone() {
     let upstream = Upstream::raw().await;
     // No timeout of the session's may be what ends it.
     let timeouts = "half_close_timeout = \"1h\"\nclose_timeout = \"1h\"";
     let proxy = Setup::to(upstream.endpoint()).route(timeouts).start().await;
-    for over in BOTH {
+    for (over, is_reset) in BOTH.into_iter().flat_map(|over| [(over, true), (over, false)]) {
         let (mut client, mut leg) = proxy.session(over, &upstream).await;
         leg.send("begin").await;
         client.expect("begin").await;
-        client.reset();
+        if is_reset {
+            client.reset()
+        } else {
+            drop(client)
+        }
         let piece = vec![b'x'; 1 << 16];
         within("the upstream to be stopped", async { while leg.try_send(&piece).await.is_ok() {} })
             .await;
         let end = proxy.event("end").await;
-        assert_eq!(end["ended_by"], "client", "{over:?}");
+        assert_eq!(end["ended_by"], "client", "{over:?}, reset: {is_reset}");
     }
 }
