@@ -1,5 +1,7 @@
 //! Frame headers (RFC 6455 §5.2): read from the front of a buffer, and written.
 
+use std::borrow::Cow;
+
 /// What a frame carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opcode {
@@ -49,6 +51,7 @@ impl Opcode {
 
 /// The header of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::len_without_is_empty, reason = "no header is empty")]
 pub struct FrameHeader {
     /// Whether the message ends with this frame.
     pub fin: bool,
@@ -90,9 +93,10 @@ impl FrameHeader {
     ///
     /// [`FrameError`] for a reserved opcode, a bad control frame, or a length beyond 63 bits.
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, FrameError> {
-        let [first, second, rest @ ..] = bytes else { return Ok(None) };
+        let [first, rest @ ..] = bytes else { return Ok(None) };
         let opcode = Opcode::from_bits(first & 0x0F)?;
         let fin = first & 0x80 != 0;
+        let [second, rest @ ..] = rest else { return Ok(None) };
         let short = second & 0x7F;
         if opcode.is_control() {
             if !fin {
@@ -123,6 +127,28 @@ impl FrameHeader {
         };
         let header = Self { fin, reserved: (first >> 4) & 0x07, opcode, mask, payload_len };
         Ok(Some((header, bytes.len() - rest.len())))
+    }
+
+    /// How long it is when its length is written in the shortest form (§5.2): 2 to 14 bytes.
+    pub fn len(&self) -> usize {
+        let length_bytes = match self.payload_len {
+            0..126 => 0,
+            126..0x1_0000 => 2,
+            0x1_0000.. => 8,
+        };
+        2 + length_bytes + if self.mask.is_some() { 4 } else { 0 }
+    }
+
+    /// The beginning of its payload as it was meant (§5.3), from how it stands on the wire.
+    pub fn unmasked<'p>(&self, payload: &'p [u8]) -> Cow<'p, [u8]> {
+        match self.mask {
+            Some(key) => {
+                let mut payload = payload.to_vec();
+                mask(key, 0, &mut payload);
+                payload.into()
+            }
+            None => payload.into(),
+        }
     }
 
     /// Appends the header to `out`, its length in the shortest form (§5.2).
@@ -196,6 +222,7 @@ mod tests {
         fn a_header_survives_writing_and_reading(header in header()) {
             let mut bytes = Vec::new();
             header.write(&mut bytes);
+            prop_assert_eq!(bytes.len(), header.len());
             prop_assert!(bytes.len() <= MAX_HEADER_BYTES);
             for end in 0..bytes.len() {
                 prop_assert_eq!(FrameHeader::parse(&bytes[..end]), Ok(None));
