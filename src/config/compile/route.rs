@@ -22,15 +22,7 @@ pub(super) fn routes(
 ) -> Option<Vec<Route>> {
     if file.route.is_empty() {
         return match upstreams {
-            [_] => Some(vec![Route {
-                host: HostPattern::Any,
-                path: PathPattern::parse("/").ok()?,
-                upstream: 0,
-                strict_handshake: false,
-                idle_timeout: IDLE_TIMEOUT,
-                close_timeout: CLOSE_TIMEOUT,
-                half_close_timeout: HALF_CLOSE_TIMEOUT,
-            }]),
+            [_] => Some(vec![route(&file::Route::default(), upstreams, faults)?]),
             [] => {
                 faults.error(
                     None,
@@ -77,7 +69,25 @@ fn route(written: &file::Route, upstreams: &[&str], faults: &mut Faults) -> Opti
     let host = faults.keep_or(HostPattern::Any, written.host.as_ref(), HostPattern::parse);
     let root = PathPattern::parse("/").ok()?;
     let path = faults.keep_or(root, written.path.as_ref(), PathPattern::parse);
-    let upstream = match (&written.upstream, upstreams) {
+    let upstream = upstream(written, upstreams, faults);
+    let idle_timeout = faults.keep_or(IDLE_TIMEOUT, written.idle_timeout.as_ref(), positive);
+    let close_timeout = faults.keep_or(CLOSE_TIMEOUT, written.close_timeout.as_ref(), positive);
+    let half_close_timeout =
+        faults.keep_or(HALF_CLOSE_TIMEOUT, written.half_close_timeout.as_ref(), positive);
+    Some(Route {
+        host: host?,
+        path: path?,
+        upstream: upstream?,
+        strict_handshake: written.strict_handshake.unwrap_or(false),
+        idle_timeout: idle_timeout?,
+        close_timeout: close_timeout?,
+        half_close_timeout: half_close_timeout?,
+    })
+}
+
+/// The index of the upstream that was named, or of the only one.
+fn upstream(written: &file::Route, upstreams: &[&str], faults: &mut Faults) -> Option<usize> {
+    match (&written.upstream, upstreams) {
         (Some(name), _) => {
             let found = upstreams.iter().position(|known| known == name.get_ref());
             if found.is_none() {
@@ -99,20 +109,7 @@ fn route(written: &file::Route, upstreams: &[&str], faults: &mut Faults) -> Opti
             );
             None
         }
-    };
-    let idle_timeout = faults.keep_or(IDLE_TIMEOUT, written.idle_timeout.as_ref(), positive);
-    let close_timeout = faults.keep_or(CLOSE_TIMEOUT, written.close_timeout.as_ref(), positive);
-    let half_close_timeout =
-        faults.keep_or(HALF_CLOSE_TIMEOUT, written.half_close_timeout.as_ref(), positive);
-    Some(Route {
-        host: host?,
-        path: path?,
-        upstream: upstream?,
-        strict_handshake: written.strict_handshake.unwrap_or(false),
-        idle_timeout: idle_timeout?,
-        close_timeout: close_timeout?,
-        half_close_timeout: half_close_timeout?,
-    })
+    }
 }
 
 fn way_to_upstream(name: &str, upstreams: &[&str]) -> String {
