@@ -103,6 +103,15 @@ pub struct Route {
     pub idle_timeout: Option<Text>,
     pub close_timeout: Option<Text>,
     pub half_close_timeout: Option<Text>,
+    pub frames: Option<Text>,
+    pub ping_after: Option<Text>,
+    pub ping_timeout: Option<Text>,
+    pub max_frame: Option<Text>,
+    pub max_message: Option<Text>,
+    pub message_rate: Option<Text>,
+    pub byte_rate: Option<Text>,
+    pub over_rate: Option<Text>,
+    pub max_age: Option<Text>,
     #[serde(skip)]
     pub place: Option<Range<usize>>,
     #[serde(skip)]

@@ -19,7 +19,7 @@ use rustls::pki_types::ServerName;
 
 pub use compile::parse_endpoint;
 use fault::{Faults, Report};
-use units::ByteSize;
+use units::{ByteSize, Rate};
 
 use crate::route::pattern::{HostPattern, PathPattern};
 use crate::tls::certificate::Certificate;
@@ -184,6 +184,54 @@ pub struct Route {
     pub close_timeout: Duration,
     /// How long one direction may go on after the other has ended.
     pub half_close_timeout: Duration,
+    /// How closely the frames of a session are followed.
+    pub frames: Frames,
+    /// How a leg that is silent is asked whether it is still there; `None` never asks.
+    /// Is `None` with [`Frames::Off`].
+    pub ping: Option<Ping>,
+    /// The payload of a data frame; a larger one ends the session with Close 1009. `None` is
+    /// unbounded, as it is with [`Frames::Off`].
+    pub max_frame: Option<ByteSize>,
+    /// The payload of all frames of a message together; a larger one ends the session with Close
+    /// 1009. `None` is unbounded, as it is with [`Frames::Off`].
+    pub max_message: Option<ByteSize>,
+    /// How many messages a client may send. `None` is unbounded, as it is with [`Frames::Off`].
+    pub message_rate: Option<Rate>,
+    /// How many bytes a client may send. `None` is unbounded.
+    pub byte_rate: Option<Rate>,
+    /// What becomes of a client that would send more than `message_rate` or `byte_rate`.
+    pub over_rate: OverRate,
+    /// How old a session may become; then it is closed with 1001. `None` is as old as it likes.
+    pub max_age: Option<Duration>,
+}
+
+/// How closely the frames of a session are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frames {
+    /// They are followed; at a protocol error the session goes on as bytes that are relayed.
+    Track,
+    /// They are followed; a protocol error ends the session with Close 1002.
+    Enforce,
+    /// Bytes only.
+    Off,
+}
+
+/// When a leg is taken for dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ping {
+    /// A leg that was silent for so long gets a Ping.
+    pub after: Duration,
+    /// A leg from which no byte came for so long after that Ping is dead.
+    pub timeout: Duration,
+}
+
+/// What becomes of a client that would send more than its rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OverRate {
+    /// It is not read until it is within its rate again: nothing is lost.
+    Throttle,
+    /// Its session ends with Close 1008.
+    Close,
 }
 
 /// What is bounded. `None` is unbounded.

@@ -1,4 +1,5 @@
-//! Values that carry their unit in the text: durations (`"30s"`) and sizes (`"64KiB"`).
+//! Values that carry their unit in the text: durations (`"30s"`), sizes (`"64KiB"`) and rates
+//! (`"100/s"`, `"1MiB/s"`).
 
 use std::fmt;
 use std::time::Duration;
@@ -51,6 +52,54 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// So much in so long, as `"100/s"` or `"1MiB/s"` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many, or how many bytes; at least 1.
+    pub amount: u64,
+    /// In how long: a second, a minute or an hour.
+    pub per: Duration,
+}
+
+impl Rate {
+    /// Reads `"100/s"`, `"100/m"` or `"100/h"`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the text and how it is written right.
+    pub fn parse_count(text: &str) -> Result<Self, UnitError> {
+        let wrong = || UnitError::CountRate(text.into());
+        let (count, per) = split_rate(text).ok_or_else(wrong)?;
+        match split(count) {
+            (number, "") => Self::new(text, number.parse().map_err(|_| wrong())?, per),
+            _ => Err(wrong()),
+        }
+    }
+
+    /// Reads `"1MiB/s"`, `"1MiB/m"` or `"1MiB/h"`, and the other sizes in the same way.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the text and how it is written right.
+    pub fn parse_size(text: &str) -> Result<Self, UnitError> {
+        let wrong = || UnitError::SizeRate(text.into());
+        let (size, per) = split_rate(text).ok_or_else(wrong)?;
+        match ByteSize::parse(size) {
+            Ok(size) => Self::new(text, size.bytes(), per),
+            Err(UnitError::TooLarge(_)) => Err(UnitError::TooLarge(text.into())),
+            Err(_) => Err(wrong()),
+        }
+    }
+
+    /// A rate of nothing would be a session on which nothing can ever be said.
+    fn new(text: &str, amount: u64, per: Duration) -> Result<Self, UnitError> {
+        match amount {
+            0 => Err(UnitError::ZeroRate(text.into())),
+            amount => Ok(Self { amount, per }),
+        }
+    }
+}
+
 /// Reads `"250ms"`, `"30s"`, `"5m"`, `"1h"`, `"2d"`, or several of them in a row: `"1h30m"`.
 ///
 /// # Errors
@@ -97,7 +146,19 @@ fn split(text: &str) -> (&str, &str) {
     (&text[..digits], text[digits..].trim_start())
 }
 
-/// Why a text is no duration or size.
+/// What stands before the slash, and the time that is named after it.
+fn split_rate(text: &str) -> Option<(&str, Duration)> {
+    let (amount, unit) = text.split_once('/')?;
+    let seconds = match unit.trim() {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3_600,
+        _ => return None,
+    };
+    Some((amount, Duration::from_secs(seconds)))
+}
+
+/// Why a text is no duration, size or rate.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// Not a number with a unit of time.
@@ -106,6 +167,15 @@ pub enum UnitError {
     /// Not a number with a unit of size.
     #[error("`{0}` is no size: write a whole number and B, KiB, MiB or GiB, as in \"64KiB\"")]
     Size(String),
+    /// Not a number with a slash and a unit of time.
+    #[error("`{0}` is no rate: write a whole number and /s, /m or /h, as in \"100/s\"")]
+    CountRate(String),
+    /// Not a size with a slash and a unit of time.
+    #[error("`{0}` is no rate of bytes: write a size and /s, /m or /h, as in \"1MiB/s\"")]
+    SizeRate(String),
+    /// Nothing in whatever time.
+    #[error("`{0}` lets nothing through at all: write 1 or more")]
+    ZeroRate(String),
     /// More than we can count to, or would ever wait for.
     #[error("`{0}` is too large")]
     TooLarge(String),
@@ -145,5 +215,55 @@ mod tests {
         }
         assert_eq!(ByteSize::kib(32).to_string(), "32KiB");
         assert_eq!(ByteSize(1_500).to_string(), "1500B");
+    }
+
+    #[test]
+    fn rates_carry_their_unit() {
+        for (text, amount, seconds) in [
+            ("100/s", 100, 1),
+            ("5/m", 5, 60),
+            ("5/min", 5, 60),
+            ("1/h", 1, 3_600),
+            (" 20 / s ", 20, 1),
+        ] {
+            let rate = Rate { amount, per: Duration::from_secs(seconds) };
+            assert_eq!(Rate::parse_count(text), Ok(rate), "{text}");
+        }
+        for text in [
+            "",
+            "100",
+            "/s",
+            "100/",
+            "-1/s",
+            "+1/s",
+            "1.5/s",
+            "100/d",
+            "100/2s",
+            "1/s/s",
+            "1KiB/s",
+            "99999999999999999999/s",
+        ] {
+            assert_eq!(Rate::parse_count(text), Err(UnitError::CountRate(text.into())), "{text}");
+        }
+        assert_eq!(Rate::parse_count("0/s"), Err(UnitError::ZeroRate("0/s".into())));
+    }
+
+    #[test]
+    fn rates_of_bytes_carry_both_units() {
+        for (text, amount, seconds) in [
+            ("1MiB/s", 1 << 20, 1),
+            ("64 KiB / min", 65_536, 60),
+            ("1kb/m", 1_000, 60),
+            ("512B/h", 512, 3_600),
+        ] {
+            let rate = Rate { amount, per: Duration::from_secs(seconds) };
+            assert_eq!(Rate::parse_size(text), Ok(rate), "{text}");
+        }
+        for text in ["", "1MiB", "100/s", "/s", "KiB/s", "1XiB/s", "1MiB/ms", "1MiB/s/s"] {
+            assert_eq!(Rate::parse_size(text), Err(UnitError::SizeRate(text.into())), "{text}");
+        }
+        assert_eq!(Rate::parse_size("0KiB/s"), Err(UnitError::ZeroRate("0KiB/s".into())));
+        let far = "99999999999GiB/s";
+        assert_eq!(Rate::parse_size(far), Err(UnitError::TooLarge(far.into())));
     }
 }

@@ -124,6 +124,17 @@ fn positive(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A bound that lets something through.
+fn at_least_a_byte(text: &str) -> Result<ByteSize, String> {
+    match ByteSize::parse(text) {
+        Ok(size) if size.bytes() == 0 => {
+            Err(format!("`{text}` leaves no room at all: write 1B or more"))
+        }
+        Ok(size) => Ok(size),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn limits(written: &file::Limits, faults: &mut Faults) -> Option<Limits> {
     let sessions = faults.number(written.sessions.as_ref(), 1);
     let connections = faults.number(written.connections.as_ref(), 1);

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::positive;
-use crate::config::Route;
+use super::{at_least_a_byte, one_of, positive};
 use crate::config::fault::{Faults, did_you_mean};
 use crate::config::file;
+use crate::config::units::Rate;
+use crate::config::{Frames, OverRate, Ping, Route};
 use crate::route::pattern::{HostPattern, PathPattern};
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) fn routes(
     file: &file::File,
@@ -22,15 +24,7 @@ pub(super) fn routes(
 ) -> Option<Vec<Route>> {
     if file.route.is_empty() {
         return match upstreams {
-            [_] => Some(vec![Route {
-                host: HostPattern::Any,
-                path: PathPattern::parse("/").ok()?,
-                upstream: 0,
-                strict_handshake: false,
-                idle_timeout: IDLE_TIMEOUT,
-                close_timeout: CLOSE_TIMEOUT,
-                half_close_timeout: HALF_CLOSE_TIMEOUT,
-            }]),
+            [_] => Some(vec![route(&file::Route::default(), upstreams, faults)?]),
             [] => {
                 faults.error(
                     None,
@@ -77,7 +71,48 @@ fn route(written: &file::Route, upstreams: &[&str], faults: &mut Faults) -> Opti
     let host = faults.keep_or(HostPattern::Any, written.host.as_ref(), HostPattern::parse);
     let root = PathPattern::parse("/").ok()?;
     let path = faults.keep_or(root, written.path.as_ref(), PathPattern::parse);
-    let upstream = match (&written.upstream, upstreams) {
+    let upstream = upstream(written, upstreams, faults);
+    let idle_timeout = faults.keep_or(IDLE_TIMEOUT, written.idle_timeout.as_ref(), positive);
+    let close_timeout = faults.keep_or(CLOSE_TIMEOUT, written.close_timeout.as_ref(), positive);
+    let half_close_timeout =
+        faults.keep_or(HALF_CLOSE_TIMEOUT, written.half_close_timeout.as_ref(), positive);
+    let frames = frames(written, faults);
+    let ping = ping(written, faults);
+    let max_frame =
+        faults.keep_or(None, written.max_frame.as_ref(), |text| at_least_a_byte(text).map(Some));
+    let max_message =
+        faults.keep_or(None, written.max_message.as_ref(), |text| at_least_a_byte(text).map(Some));
+    let message_rate = faults
+        .keep_or(None, written.message_rate.as_ref(), |text| Rate::parse_count(text).map(Some));
+    let byte_rate =
+        faults.keep_or(None, written.byte_rate.as_ref(), |text| Rate::parse_size(text).map(Some));
+    let known = [("throttle", OverRate::Throttle), ("close", OverRate::Close)];
+    let over_rate = faults.keep_or(OverRate::Throttle, written.over_rate.as_ref(), |text| {
+        one_of("treatment of a client over its rate", &known, text)
+    });
+    let max_age = faults.keep_or(None, written.max_age.as_ref(), |text| positive(text).map(Some));
+    Some(Route {
+        host: host?,
+        path: path?,
+        upstream: upstream?,
+        strict_handshake: written.strict_handshake.unwrap_or(false),
+        idle_timeout: idle_timeout?,
+        close_timeout: close_timeout?,
+        half_close_timeout: half_close_timeout?,
+        frames: frames?,
+        ping: ping?,
+        max_frame: max_frame?,
+        max_message: max_message?,
+        message_rate: message_rate?,
+        byte_rate: byte_rate?,
+        over_rate: over_rate?,
+        max_age: max_age?,
+    })
+}
+
+/// The index of the upstream that was named, or of the only one.
+fn upstream(written: &file::Route, upstreams: &[&str], faults: &mut Faults) -> Option<usize> {
+    match (&written.upstream, upstreams) {
         (Some(name), _) => {
             let found = upstreams.iter().position(|known| known == name.get_ref());
             if found.is_none() {
@@ -99,20 +134,47 @@ fn route(written: &file::Route, upstreams: &[&str], faults: &mut Faults) -> Opti
             );
             None
         }
-    };
-    let idle_timeout = faults.keep_or(IDLE_TIMEOUT, written.idle_timeout.as_ref(), positive);
-    let close_timeout = faults.keep_or(CLOSE_TIMEOUT, written.close_timeout.as_ref(), positive);
-    let half_close_timeout =
-        faults.keep_or(HALF_CLOSE_TIMEOUT, written.half_close_timeout.as_ref(), positive);
-    Some(Route {
-        host: host?,
-        path: path?,
-        upstream: upstream?,
-        strict_handshake: written.strict_handshake.unwrap_or(false),
-        idle_timeout: idle_timeout?,
-        close_timeout: close_timeout?,
-        half_close_timeout: half_close_timeout?,
-    })
+    }
+}
+
+/// How frames are followed, and that no other key needs them where they are not.
+fn frames(written: &file::Route, faults: &mut Faults) -> Option<Frames> {
+    let known = [("track", Frames::Track), ("enforce", Frames::Enforce), ("off", Frames::Off)];
+    let frames = faults.keep_or(Frames::Track, written.frames.as_ref(), |text| {
+        one_of("treatment of frames", &known, text)
+    })?;
+    match frames {
+        Frames::Track | Frames::Enforce => {}
+        Frames::Off => refuse_frame_keys(written, faults),
+    }
+    Some(frames)
+}
+
+/// A limit that cannot be kept is worse than none.
+fn refuse_frame_keys(written: &file::Route, faults: &mut Faults) {
+    let keys = [
+        ("ping_after", &written.ping_after),
+        ("max_frame", &written.max_frame),
+        ("max_message", &written.max_message),
+        ("message_rate", &written.message_rate),
+    ];
+    for (key, text) in keys {
+        if let Some(text) = text {
+            faults.error(
+                Some(text.span()),
+                format_args!("`{key}` needs frames, which `frames = \"off\"` does not follow"),
+                "remove one of the two",
+            );
+        }
+    }
+}
+
+/// Both keys are read even where only one was written, so that its faults are told.
+fn ping(written: &file::Route, faults: &mut Faults) -> Option<Option<Ping>> {
+    let after = faults.keep_or(None, written.ping_after.as_ref(), |text| positive(text).map(Some));
+    let timeout = faults.keep_or(PING_TIMEOUT, written.ping_timeout.as_ref(), positive);
+    let (after, timeout) = (after?, timeout?);
+    Some(after.map(|after| Ping { after, timeout }))
 }
 
 fn way_to_upstream(name: &str, upstreams: &[&str]) -> String {
@@ -121,5 +183,59 @@ fn way_to_upstream(name: &str, upstreams: &[&str]) -> String {
         (false, _) => near,
         (true, []) => format!("add `[upstream.{name}]`"),
         (true, known) => format!("there is {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    /// The one route of a file in which `keys` stand for it.
+    fn compiled(keys: &str) -> Route {
+        let text = format!(
+            "[[listener]]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nbuiltin = \"echo\"\n{keys}"
+        );
+        let (config, report) = config::compile(Path::new("proxy.toml"), &text);
+        config.unwrap_or_else(|| panic!("{}", report.errors())).routes.remove(0)
+    }
+
+    #[test]
+    fn a_route_that_is_not_written_has_the_defaults_of_an_empty_one() {
+        let (unwritten, empty) = (compiled(""), compiled("[[route]]"));
+        assert_eq!(format!("{unwritten:?}"), format!("{empty:?}"));
+        assert_eq!((unwritten.frames, unwritten.ping), (Frames::Track, None));
+        assert_eq!((unwritten.max_frame, unwritten.max_message), (None, None));
+        assert_eq!((unwritten.message_rate, unwritten.byte_rate), (None, None));
+        assert_eq!((unwritten.over_rate, unwritten.max_age), (OverRate::Throttle, None));
+    }
+
+    #[test]
+    fn a_session_is_followed_as_its_route_says() {
+        let route = compiled(
+            "[[route]]\nframes = \"enforce\"\nping_after = \"30s\"\nmax_frame = \"64KiB\"\n\
+             max_message = \"1B\"\nmessage_rate = \"100/s\"\nbyte_rate = \"1KiB/min\"\n\
+             over_rate = \"close\"\nmax_age = \"1d\"",
+        );
+        let seconds = Duration::from_secs;
+        assert_eq!(route.frames, Frames::Enforce);
+        assert_eq!(route.ping, Some(Ping { after: seconds(30), timeout: seconds(20) }));
+        assert_eq!(route.max_frame.map(|size| size.bytes()), Some(65_536));
+        assert_eq!(route.max_message.map(|size| size.bytes()), Some(1));
+        assert_eq!(route.message_rate, Some(Rate { amount: 100, per: seconds(1) }));
+        assert_eq!(route.byte_rate, Some(Rate { amount: 1_024, per: seconds(60) }));
+        assert_eq!((route.over_rate, route.max_age), (OverRate::Close, Some(seconds(86_400))));
+    }
+
+    #[test]
+    fn what_counts_bytes_and_time_needs_no_frames() {
+        let route = compiled(
+            "[[route]]\nframes = \"off\"\nbyte_rate = \"1MiB/s\"\nover_rate = \"close\"\n\
+             max_age = \"1h\"\nping_timeout = \"5s\"",
+        );
+        assert_eq!((route.frames, route.ping), (Frames::Off, None));
+        assert!(route.byte_rate.is_some() && route.max_age.is_some());
     }
 }
