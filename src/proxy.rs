@@ -30,7 +30,7 @@ use crate::lifecycle::phases::Drain;
 use crate::listener::Entrance;
 use crate::listener::limits::{Full, Limits, Permit};
 use crate::relay;
-use crate::relay::sessions::{Sessions, Timeouts};
+use crate::relay::sessions::Sessions;
 use crate::route;
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::record::{ClientFacts, EndedBy, Record, TlsFacts};
@@ -53,6 +53,8 @@ pub struct Running {
     pub limits: Arc<Limits>,
     /// What holds for each connection.
     pub per_connection: config::Limits,
+    /// How often what is due is looked for: silent sessions, idle upstream connections.
+    pub sweep_every: std::time::Duration,
 }
 
 /// A route as it runs.
@@ -61,7 +63,7 @@ pub struct Route {
     /// Host and path, for the log.
     pub name: Arc<str>,
     /// As configured.
-    pub config: config::Route,
+    pub config: Arc<config::Route>,
     /// Where to.
     pub upstream: Arc<Upstream>,
 }
@@ -108,8 +110,9 @@ struct Client {
 /// What a session needs besides the client's own leg.
 struct Session {
     upstream: UpstreamLeg,
+    meaningful_reserved: u8,
+    route: Arc<config::Route>,
     record: Record,
-    timeouts: Timeouts,
     _permit: Permit,
 }
 
@@ -141,20 +144,20 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
     // Boxed like the TLS handshake, so that a session does not carry along what only they needed.
     let let_go = Box::pin(let_go).await;
     let Some(session) = client.session.take() else { return };
-    let Session { upstream, record, timeouts, _permit } = session;
+    let Session { upstream, meaningful_reserved, route, record, _permit } = session;
     let Some(let_go) = let_go else {
         record.ended(EndedBy::Client, "gone before its handshake was answered");
         return;
     };
     let _in_flight = upstream.in_flight;
-    relay::run(
-        (let_go.stream, let_go.early),
-        (upstream.stream, upstream.early),
+    let opening = relay::Opening {
+        client: (let_go.stream, let_go.early),
+        upstream: (upstream.stream, upstream.early),
+        meaningful_reserved,
+        route,
         record,
-        timeouts,
-        &worker.sessions,
-    )
-    .await;
+    };
+    relay::run(opening, &worker.sessions).await;
 }
 
 /// The TLS handshake. `None` where it fails; nobody else is concerned.
@@ -303,13 +306,13 @@ async fn open_session(
     let subprotocol = subprotocol.map(|name| String::from_utf8_lossy(name.as_bytes()).into());
     record.answered(answer.status().as_u16());
     record.opened(subprotocol);
-    let timeouts = Timeouts {
-        idle: route.config.idle_timeout,
-        half_close: route.config.half_close_timeout,
-        close: route.config.close_timeout,
-    };
-    let record = record.clone();
-    *client.session.borrow_mut() = Some(Session { upstream, record, timeouts, _permit: permit });
+    *client.session.borrow_mut() = Some(Session {
+        upstream,
+        meaningful_reserved: handshake::meaningful_reserved(answer.headers()),
+        route: route.config.clone(),
+        record: record.clone(),
+        _permit: permit,
+    });
     activity.switch();
     Ok(answer.map(|()| ResponseBody::own(bytes::Bytes::new())))
 }

@@ -21,6 +21,7 @@ use crate::listener::bind::{self, Bound};
 use crate::listener::limits::Limits;
 use crate::proxy::{Route, Running};
 use crate::random::random;
+use crate::relay::sessions;
 use crate::route;
 use crate::telemetry::{access_log, log, record};
 use crate::tls::certificate::Certificate;
@@ -142,7 +143,7 @@ fn running(config: &Config, certificates: Vec<Certificate>) -> Result<Running, F
     let routes = config.routes.iter().filter_map(|written| {
         let upstream = upstreams.get(written.upstream)?.clone();
         let name = format!("{}{}", written.host, written.path).into();
-        let route = Route { name, config: written.clone(), upstream };
+        let route = Route { name, config: Arc::new(written.clone()), upstream };
         Some((written.host.clone(), written.path.clone(), route))
     });
     let routes = route::Table::new(routes);
@@ -154,6 +155,7 @@ fn running(config: &Config, certificates: Vec<Certificate>) -> Result<Running, F
         tls_timeout: config.tls.handshake_timeout,
         limits: Limits::new(&config.limits),
         per_connection: config.limits.clone(),
+        sweep_every: sessions::sweep_every(config.routes.iter()),
     })
 }
 

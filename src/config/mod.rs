@@ -203,6 +203,19 @@ pub struct Route {
     pub over_rate: OverRate,
     /// How old a session may become; then it is closed with 1001. `None` is as old as it likes.
     pub max_age: Option<Duration>,
+    /// Whether frames are printed, for a person who debugs. Nothing in the file says so.
+    pub trace: Trace,
+}
+
+/// What is printed of each frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trace {
+    /// Nothing.
+    Off,
+    /// What its header says.
+    Headers,
+    /// The beginning of its payload besides.
+    Payload,
 }
 
 /// How closely the frames of a session are followed.

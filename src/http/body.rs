@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use super::activity::Activity;
 use super::pool::{Connection, Pool};
-use crate::telemetry::record::Record;
+use crate::telemetry::record::{Record, Side};
 use crate::upstream::endpoint::InFlight;
 
 /// The body of a client's request.
@@ -116,7 +116,7 @@ impl Body for RequestBody {
         this.progress.0.is_awaited.set(polled.is_pending());
         let frame = ready!(polled);
         if let Some(Ok(frame)) = &frame {
-            this.record.add_to_upstream(data_len(frame));
+            this.record.relayed(Side::Client, data_len(frame));
             this.progress.0.last.set(Some(Instant::now()));
         }
         this.progress.0.is_sent.set(is_last(&frame) || incoming.is_end_stream());
@@ -215,7 +215,7 @@ impl Body for ResponseBody {
             }
         };
         match (&frame, &this.record) {
-            (Some(Ok(frame)), Some(record)) => record.add_to_client(data_len(frame)),
+            (Some(Ok(frame)), Some(record)) => record.relayed(Side::Upstream, data_len(frame)),
             (Some(Err(error)), Some(record)) => {
                 record.reason(format_args!("the upstream's answer broke off: {error}"));
             }

@@ -212,6 +212,13 @@ pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> 
     tokens(headers, name).any(|item| item.eq_ignore_ascii_case(token))
 }
 
+/// The RSV bits that the extensions of an accepted handshake may give a meaning to, RSV1 as 4
+/// down to RSV3 as 1. permessage-deflate takes RSV1 (RFC 7692 §6); what others do, we do not know.
+pub fn meaningful_reserved(answer: &HeaderMap) -> u8 {
+    let bits = |name: &String| if name == "permessage-deflate" { 0b100 } else { 0b111 };
+    extension_names(answer).iter().map(bits).fold(0, |all, bits| all | bits)
+}
+
 /// The names in `Sec-WebSocket-Extensions` (§9.1), without their parameters.
 fn extension_names(headers: &HeaderMap) -> Vec<String> {
     let mut names = Vec::new();

@@ -14,7 +14,7 @@ use super::handshake::{AnswerError, HandshakeError, SEC_WEBSOCKET_VERSION};
 use super::headers::{HostError, UnknownCoding};
 use crate::listener::limits::Full;
 use crate::random::random;
-use crate::telemetry::record::Record;
+use crate::telemetry::record::{Record, Side};
 use crate::upstream::dial::DialError;
 
 /// Why a request is not carried out. The text of each is the answer's body.
@@ -241,7 +241,7 @@ pub fn in_bytes(refusal: &Refusal, record: &Record) -> Vec<u8> {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         let _ = write!(answer, "{}: {value}\r\n", in_title_case(&name));
     }
-    record.add_to_client(text.len() as u64);
+    record.relayed(Side::Upstream, text.len() as u64);
     let _ = write!(answer, "\r\n{text}");
     answer.into_bytes()
 }

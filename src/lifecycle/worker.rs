@@ -6,7 +6,6 @@ use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
@@ -17,9 +16,6 @@ use crate::listener::{Entrance, accept};
 use crate::proxy::{Running, Worker};
 use crate::relay::sessions::Sessions;
 use crate::telemetry::access_log::{AccessLog, WorkerLog};
-
-/// How often what is due is looked for: idle sessions, idle upstream connections.
-const SWEEP: Duration = Duration::from_secs(1);
 
 /// Starts a worker that accepts on `sockets`. Its thread ends with the number of connections that
 /// had to be cut.
@@ -75,7 +71,7 @@ async fn run(
     }
     let sweeping = worker.clone();
     tokio::task::spawn_local(async move {
-        let mut ticks = tokio::time::interval(SWEEP);
+        let mut ticks = tokio::time::interval(sweeping.running.sweep_every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;

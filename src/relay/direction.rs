@@ -1,20 +1,36 @@
 //! One direction of a session: from the leg that is read to the leg that is written.
 
 use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use tokio::time::{Sleep, sleep};
+
+use super::dialogue::{Dialogue, Tolerance};
 use super::legs::{Leg, Received, Scratch};
+use super::sessions::Entry;
+use crate::telemetry::record::Side;
+use crate::ws::passage::{Passage, Stop};
 
 /// One direction of a session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Direction {
+    source: Side,
     state: State,
     is_truncated: bool,
+    /// How its frames go through; `None` where they are not followed: bytes only.
+    passage: Option<Passage>,
+    /// What has come and could not go on yet: part of a header or of a control frame, or what a
+    /// throttle holds back. Holds no memory while it is empty.
+    held: Vec<u8>,
+    /// Whether there is more to be done with `held` before anything else is read.
+    has_more: bool,
+    /// A throttle: until then nothing is read.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    #[default]
     Open,
     /// The source has ended; its end is being passed on behind what is stuck.
     Ending,
@@ -44,55 +60,186 @@ pub(super) enum Broken {
 const ROUNDS: usize = 8;
 
 impl Direction {
+    /// What `source` says, and how it goes through.
+    pub(super) fn new(source: Side, passage: Option<Passage>) -> Self {
+        Self {
+            source,
+            state: State::Open,
+            is_truncated: false,
+            passage,
+            held: Vec::new(),
+            has_more: false,
+            pause: None,
+        }
+    }
+
     /// Whether nothing more will go this way.
     pub(super) fn is_closed(&self) -> bool {
         self.state == State::Closed
     }
 
-    /// Relays as much as there is and fits. `count` is told of every piece.
+    /// Whether its source has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.state != State::Open
+    }
+
+    /// Whether its source is not being read, for a throttle's sake.
+    pub(super) fn is_paused(&self) -> bool {
+        self.pause.is_some()
+    }
+
+    /// Relays as much as there is and fits.
     pub(super) fn poll(
         &mut self,
         from: &mut Leg,
         to: &mut Leg,
         cx: &mut Context<'_>,
         scratch: &mut Scratch,
-        count: impl Fn(u64),
+        (dialogue, session): (&mut Dialogue, &Entry),
     ) -> Poll<Flow> {
         for _ in 0..ROUNDS {
-            match self.state {
-                State::Closed => {
-                    let how = if self.is_truncated { "truncated" } else { "closed" };
-                    return Poll::Ready(Flow::Closed(how));
-                }
-                State::Ending => match ready!(to.poll_finish(cx)) {
+            if self.state == State::Closed {
+                return Poll::Ready(Flow::Closed(self.how_it_ended(dialogue)));
+            }
+            // Back-pressure: while something is stuck, the source is not read.
+            let flushed = ready!(to.poll_flush(cx));
+            if let Err(error) = flushed.and_then(|()| self.say(to, cx, dialogue, session)) {
+                return self.broken(Broken::Destination(error));
+            }
+            if self.state == State::Ending {
+                match ready!(to.poll_finish(cx)) {
                     Ok(()) => self.state = State::Closed,
                     Err(error) => return self.broken(Broken::Destination(error)),
-                },
-                State::Open => {
-                    // Back-pressure: while something is stuck, the source is not read.
-                    if let Err(error) = ready!(to.poll_flush(cx)) {
-                        return self.broken(Broken::Destination(error));
-                    }
-                    // The tracker of `ws` will look at what was received, here.
-                    match ready!(from.poll_receive(cx, scratch)) {
-                        Ok(Received::Bytes) => {
-                            let bytes = scratch.received();
-                            count(bytes.len() as u64);
-                            if let Err(error) = to.send(bytes, cx) {
-                                return self.broken(Broken::Destination(error));
-                            }
-                        }
-                        Ok(end @ (Received::End | Received::Truncated)) => {
-                            self.is_truncated = end == Received::Truncated;
-                            self.state = State::Ending;
-                        }
-                        Err(error) => return self.broken(Broken::Source(error)),
-                    }
                 }
+                continue;
+            }
+            if to.is_stuck() {
+                continue;
+            }
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            scratch.begin_with(&self.held);
+            if !self.has_more {
+                match ready!(from.poll_receive(cx, scratch)) {
+                    Ok(Received::Bytes) => session.heard(self.source),
+                    Ok(end @ (Received::End | Received::Truncated)) => {
+                        self.is_truncated = end == Received::Truncated;
+                        self.state = State::Ending;
+                        // Half a header tells nobody anything, and would stand in the way.
+                        self.held = Vec::new();
+                        dialogue.source_ended(self.source);
+                        continue;
+                    }
+                    Err(error) => return self.broken(Broken::Source(error)),
+                }
+            }
+            if let Err(error) = self.pass_on(to, cx, scratch.received(), dialogue, session) {
+                return self.broken(Broken::Destination(error));
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Sends what we ourselves have to say this way, if now is the moment. Nothing may be stuck.
+    ///
+    /// # Errors
+    ///
+    /// The socket's.
+    pub(super) fn say(
+        &mut self,
+        to: &mut Leg,
+        cx: &mut Context<'_>,
+        dialogue: &mut Dialogue,
+        session: &Entry,
+    ) -> io::Result<()> {
+        if !self.has_to_say(dialogue) {
+            return Ok(());
+        }
+        let side = self.source.other();
+        let (Some(passage), Some(ours)) = (&mut self.passage, dialogue.take_waiting(side)) else {
+            return Ok(());
+        };
+        passage.inserted(&ours);
+        dialogue.placed(side, &ours, session);
+        to.send(&ours.frame, cx)
+    }
+
+    /// Whether there is something of ours to be sent this way, and a place for it.
+    pub(super) fn has_to_say(&self, dialogue: &Dialogue) -> bool {
+        dialogue.has_waiting(self.source.other()) && self.takes_insertions()
+    }
+
+    /// Whether a frame of ours could be sent this way now.
+    pub(super) fn takes_insertions(&self) -> bool {
+        self.state != State::Closed && self.passage.as_ref().is_some_and(Passage::takes_insertions)
+    }
+
+    /// Sends on what of `bytes` may go on.
+    fn pass_on(
+        &mut self,
+        to: &mut Leg,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        dialogue: &mut Dialogue,
+        session: &Entry,
+    ) -> io::Result<()> {
+        self.has_more = false;
+        let budget = dialogue.budget(self.source);
+        let Some(passage) = &mut self.passage else {
+            let (forward, rest) = bytes.split_at(bytes.len().min(budget));
+            self.hold(rest, !rest.is_empty(), dialogue);
+            dialogue.spent(self.source, forward.len());
+            session.relayed(self.source, forward.len());
+            return to.send(forward, cx);
+        };
+        let side = self.source.other();
+        let ours = dialogue.take_waiting(side);
+        let followed = passage.follow(bytes, budget, ours.as_deref(), |step, bytes| {
+            dialogue.judge(self.source, step, bytes, session)
+        });
+        match ours {
+            Some(ours) if followed.is_inserted => dialogue.placed(side, &ours, session),
+            Some(ours) => dialogue.keep(side, ours),
+            None => {}
+        }
+        if passage.has_said() {
+            dialogue.told_by_peer(side);
+        }
+        if followed.relayed > 0 {
+            dialogue.spent(self.source, followed.relayed);
+            session.relayed(self.source, followed.relayed);
+            session.record().counted(self.source, passage.counts());
+        }
+        let is_held = followed.stop == Some(Stop::Held);
+        if let Some(Stop::Violated(violation)) = followed.stop {
+            match dialogue.violated(self.source, violation, session) {
+                Tolerance::LetPass if passage.is_open() => self.passage = None,
+                _ => passage.give_up(),
+            }
+            self.has_more = true;
+        }
+        self.hold(followed.rest, is_held, dialogue);
+        if followed.forward.is_empty() { Ok(()) } else { to.send(&followed.forward, cx) }
+    }
+
+    /// Keeps what could not go on yet, for a throttle's sake or for more to come.
+    fn hold(&mut self, rest: &[u8], is_throttled: bool, dialogue: &Dialogue) {
+        self.held = rest.to_vec();
+        if is_throttled {
+            self.has_more = true;
+            self.pause = Some(Box::pin(sleep(dialogue.pause())));
+        }
+    }
+
+    fn how_it_ended(&self, dialogue: &Dialogue) -> &'static str {
+        match (self.is_truncated, dialogue.is_followed()) {
+            (true, _) => "truncated",
+            (false, true) => "gone",
+            (false, false) => "closed",
+        }
     }
 
     fn broken(&mut self, broken: Broken) -> Poll<Flow> {

@@ -28,7 +28,12 @@ impl Default for Scratch {
 }
 
 impl Scratch {
-    /// What [`Leg::poll_receive`] received.
+    /// Empties it but for `bytes`, which what is received next follows on.
+    pub(super) fn begin_with(&mut self, bytes: &[u8]) {
+        self.plain.begin_with(bytes);
+    }
+
+    /// What it began with, and what [`Leg::poll_receive`] received.
     pub(super) fn received(&self) -> &[u8] {
         self.plain.filled()
     }
@@ -61,6 +66,8 @@ pub(super) struct Leg {
     is_closed: bool,
     /// Bytes that were thrown away while it was being closed.
     discarded: usize,
+    /// Bytes that the kernel has taken.
+    written: u64,
 }
 
 /// How much of what a peer goes on to say is thrown away while its leg is being closed, before it
@@ -104,10 +111,11 @@ impl Leg {
             ending: Ending::NotYet,
             is_closed: false,
             discarded: 0,
+            written: 0,
         }
     }
 
-    /// Receives what there is into the scratch buffer.
+    /// Receives what there is into the scratch buffer, behind what that began with.
     ///
     /// # Errors
     ///
@@ -117,11 +125,9 @@ impl Leg {
         cx: &mut Context<'_>,
         scratch: &mut Scratch,
     ) -> Poll<io::Result<Received>> {
-        scratch.plain.clear();
         if !self.early.is_empty() {
             let len = self.early.len().min(SEALED_BYTES);
-            scratch.plain.whole()[..len].copy_from_slice(&self.early.split_to(len));
-            scratch.plain.set_len(len);
+            scratch.plain.append(&self.early.split_to(len));
             if self.early.is_empty() {
                 self.early = Bytes::new();
             }
@@ -132,10 +138,10 @@ impl Leg {
         }
         match &mut self.records {
             None => {
-                let mut buf = ReadBuf::new(&mut scratch.plain.whole()[..SEALED_BYTES]);
+                let mut buf = ReadBuf::new(scratch.plain.room(SEALED_BYTES));
                 ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
                 let len = buf.filled().len();
-                scratch.plain.set_len(len);
+                scratch.plain.add(len);
                 self.has_ended = len == 0;
                 let received = if self.has_ended { Received::End } else { Received::Bytes };
                 Poll::Ready(Ok(received))
@@ -150,9 +156,10 @@ impl Leg {
         scratch: &mut Scratch,
     ) -> Poll<io::Result<Received>> {
         let Some(records) = &mut self.records else { return Poll::Ready(Ok(Received::End)) };
+        let begun = scratch.plain.filled().len();
         // What came with the end of the handshake.
         records.take_plaintext(&mut scratch.plain);
-        while scratch.plain.filled().is_empty() {
+        while scratch.plain.filled().len() == begun {
             match records.end() {
                 Some(Ok(())) => {
                     self.has_ended = true;
@@ -174,7 +181,7 @@ impl Leg {
             records.open(sealed, &mut scratch.plain);
             // An alert of ours, an answer to a key update.
             if records.has_sealed() {
-                let _ = write_records(&mut self.socket, records, cx);
+                let _ = write_records(&mut self.socket, records, &mut self.written, cx);
             }
         }
         Poll::Ready(Ok(Received::Bytes))
@@ -190,7 +197,7 @@ impl Leg {
         if let Some(records) = &mut self.records {
             let sealed = records.seal(bytes);
             sealed.map_err(|error| io::Error::new(io::ErrorKind::QuotaExceeded, error))?;
-            return match write_records(&mut self.socket, records, cx) {
+            return match write_records(&mut self.socket, records, &mut self.written, cx) {
                 Poll::Ready(written) => written,
                 Poll::Pending => Ok(()),
             };
@@ -198,7 +205,10 @@ impl Leg {
         while !bytes.is_empty() {
             match Pin::new(&mut self.socket).poll_write(cx, bytes) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(len)) => bytes = &bytes[len..],
+                Poll::Ready(Ok(len)) => {
+                    self.written += len as u64;
+                    bytes = &bytes[len..];
+                }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
                     self.stuck = Bytes::copy_from_slice(bytes);
@@ -212,13 +222,14 @@ impl Leg {
     /// Sends what is stuck. Ready when nothing is.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(records) = &mut self.records {
-            return write_records(&mut self.socket, records, cx);
+            return write_records(&mut self.socket, records, &mut self.written, cx);
         }
         while !self.stuck.is_empty() {
             let len = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.stuck))?;
             if len == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.written += len as u64;
             self.stuck.advance(len);
         }
         self.stuck = Bytes::new();
@@ -258,6 +269,7 @@ impl Leg {
                     // Not read any more, so that it cannot keep us busy: its time runs out.
                     return Poll::Pending;
                 }
+                scratch.begin_with(&[]);
                 match ready!(self.poll_receive(cx, scratch)) {
                     Ok(Received::Bytes) => self.discarded += scratch.received().len(),
                     Ok(Received::End | Received::Truncated) => {
@@ -296,6 +308,23 @@ impl Leg {
         !self.is_stuck() && self.socket.is_delivered()
     }
 
+    /// How many bytes the peer's kernel has acknowledged. It grows as long as the peer is there and
+    /// takes what it is sent.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.written.saturating_sub(self.socket.unsent())
+    }
+
+    /// Whether it is over, or not waited for any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Is not waited for any more, and closed by a reset: its peer is gone.
+    pub(super) fn abandon(&mut self) {
+        self.is_closed = true;
+        self.reset();
+    }
+
     /// Makes the coming close a reset, unless the leg has had its end in order.
     pub(super) fn reset(&self) {
         if self.ending != Ending::Done {
@@ -308,13 +337,14 @@ impl Leg {
 fn write_records(
     socket: &mut Socket,
     records: &mut Records,
+    written: &mut u64,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
     while records.has_sealed() {
         let mut out = Blocking { socket, cx };
         match records.write_to(&mut out) {
             Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Ok(_) => {}
+            Ok(len) => *written += len as u64,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
             Err(error) => return Poll::Ready(Err(error)),
         }

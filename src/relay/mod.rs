@@ -1,11 +1,16 @@
-//! The relay: two open legs joined until both directions are closed (RFC 6455 is `ws`'s business,
-//! HTTP nobody's here).
+//! The relay: two open legs joined until both directions are closed. HTTP is over by then.
 //!
 //! One task polls both directions of a session. Nobody owns a buffer while nothing is stuck in
 //! it: a leg is read into the worker's scratch buffers and written to the other one at once; only
 //! what the kernel does not take stays behind, with the leg it is for, and until that is gone its
-//! source is not read. FIN is half-close and goes through; RST ends the other side at once.
+//! source is not read.
+//!
+//! Frames are followed on their way (`direction`, with `ws::passage`), and what they mean for the
+//! session is kept in one place (`dialogue`). A side that goes without a Close is told to the other
+//! in one, before the FIN or instead of the RST that would follow; where frames are not followed,
+//! FIN is half-close and goes through, and RST ends the other side at once.
 
+mod dialogue;
 mod direction;
 mod legs;
 pub mod sessions;
@@ -15,17 +20,21 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::telemetry::record::{EndedBy, Record};
+use crate::config;
+use crate::telemetry::record::{EndedBy, Record, Side};
 use crate::transport::Stream;
+use crate::ws::close::CloseCode;
+use dialogue::Dialogue;
 use direction::{Broken, Direction, Flow};
 use legs::Leg;
-use sessions::{Entry, Order, Sessions, Timeouts};
+use sessions::{Entry, Order, Ping, Sessions, Why};
 
 pub use legs::Scratch;
 
@@ -37,23 +46,35 @@ thread_local! {
 /// How often a side that is to be reset is asked whether it has received everything.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Joins two legs until both are closed, and notes in the record who ended it and why. `early`
-/// bytes were read before the relay began, and go first.
-pub async fn run(
-    (client, early_from_client): (Stream, Bytes),
-    (upstream, early_from_upstream): (Stream, Bytes),
-    record: Record,
-    timeouts: Timeouts,
-    sessions: &Rc<Sessions>,
-) {
-    let session = sessions.open(record, timeouts);
+/// Two open legs and what was agreed on for them.
+pub struct Opening {
+    /// The client's leg, and what was read of it already.
+    pub client: (Stream, Bytes),
+    /// The upstream's, likewise.
+    pub upstream: (Stream, Bytes),
+    /// The RSV bits that extensions gave a meaning to, in the places of `FrameHeader::reserved`.
+    pub meaningful_reserved: u8,
+    /// The route it came by.
+    pub route: Arc<config::Route>,
+    /// Its record.
+    pub record: Record,
+}
+
+/// Joins two legs until both are closed, and notes in the record who ended it and why.
+pub async fn run(opening: Opening, sessions: &Rc<Sessions>) {
+    let Opening { client, upstream, meaningful_reserved, route, record } = opening;
+    let session = sessions.open(record, &route);
+    let dialogue = Dialogue::new(&route, std::time::Instant::now());
+    let direction = |source| Direction::new(source, dialogue.passage(source, meaningful_reserved));
     let relay = Relay {
-        client: Leg::new(client, early_from_client),
-        upstream: Leg::new(upstream, early_from_upstream),
-        to_upstream: Direction::default(),
-        to_client: Direction::default(),
+        client: Leg::new(client.0, client.1),
+        upstream: Leg::new(upstream.0, upstream.1),
+        to_upstream: direction(Side::Client),
+        to_client: direction(Side::Upstream),
+        dialogue,
         first_end: None,
         deaf: None,
+        acknowledged: [0; 2],
         stage: Stage::Relaying,
         session,
     };
@@ -65,10 +86,13 @@ struct Relay {
     upstream: Leg,
     to_upstream: Direction,
     to_client: Direction,
+    dialogue: Dialogue,
     /// Who ended its direction first and how; the other may go on for long, and end worse.
     first_end: Option<(Side, &'static str)>,
     /// The side that takes nothing any more while the other has not ended.
     deaf: Option<Side>,
+    /// What the client and the upstream had acknowledged when they were last looked at.
+    acknowledged: [u64; 2],
     stage: Stage,
     session: Entry,
 }
@@ -79,34 +103,12 @@ enum Stage {
     Relaying,
     /// One side is gone, and the other has not received everything yet: when to look again.
     Losing { gone: Side, look: Pin<Box<Sleep>> },
-    /// Nothing more is relayed: both sides get their end behind what is stuck, and are waited for.
+    /// Nothing more is relayed: both sides get their end behind what is stuck, with a Close before
+    /// it where one is due and can be put, and are waited for.
     Closing,
 }
 
-/// A side of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Client,
-    Upstream,
-}
-
-impl Side {
-    fn other(self) -> Self {
-        match self {
-            Self::Client => Self::Upstream,
-            Self::Upstream => Self::Client,
-        }
-    }
-}
-
-impl From<Side> for EndedBy {
-    fn from(side: Side) -> Self {
-        match side {
-            Side::Client => Self::Client,
-            Side::Upstream => Self::Upstream,
-        }
-    }
-}
+const BOTH: [Side; 2] = [Side::Client, Side::Upstream];
 
 impl Future for Relay {
     type Output = ();
@@ -138,7 +140,7 @@ impl Future for Relay {
 impl Relay {
     /// Relays both ways. Pending also when that has led to another stage.
     fn poll_relay(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
-        for from in [Side::Client, Side::Upstream] {
+        for from in BOTH {
             match self.poll_direction(from, cx, scratch) {
                 Poll::Ready(Flow::Broken(Broken::Source(error))) => {
                     return self.lose(from, &why(&error));
@@ -153,15 +155,19 @@ impl Relay {
                 Poll::Pending => {}
             }
         }
-        self.session.stuck(self.client.is_stuck() || self.upstream.is_stuck());
+        self.session.unread(Side::Client, self.upstream.is_stuck() || self.to_upstream.is_paused());
+        self.session.unread(Side::Upstream, self.client.is_stuck());
         if !matches!(self.stage, Stage::Relaying) {
             return Poll::Pending;
         }
         if !(self.to_upstream.is_closed() && self.to_client.is_closed()) {
+            if BOTH.iter().all(|side| self.is_settled(*side)) {
+                self.close();
+            }
             return Poll::Pending;
         }
         if let Some((by, why)) = self.first_end {
-            self.session.record().ended(by.into(), why);
+            self.session.ended(by.into(), why);
         }
         // The other may still be sending to a side that is gone. Closing on unread input would be a
         // reset, and take with it what that one has not received yet.
@@ -174,38 +180,49 @@ impl Relay {
         cx: &mut Context<'_>,
         scratch: &mut Scratch,
     ) -> Poll<Flow> {
-        let (session, record) = (&self.session, self.session.record());
+        let about = (&mut self.dialogue, &self.session);
         let (client, upstream) = (&mut self.client, &mut self.upstream);
         match from {
-            Side::Client => self.to_upstream.poll(client, upstream, cx, scratch, |bytes| {
-                session.active();
-                record.add_to_upstream(bytes);
-            }),
-            Side::Upstream => self.to_client.poll(upstream, client, cx, scratch, |bytes| {
-                session.active();
-                record.add_to_client(bytes);
-            }),
+            Side::Client => self.to_upstream.poll(client, upstream, cx, scratch, about),
+            Side::Upstream => self.to_client.poll(upstream, client, cx, scratch, about),
         }
+    }
+
+    /// Whether we are ending the session and nothing more is expected of this side.
+    fn is_settled(&self, side: Side) -> bool {
+        self.dialogue.is_settled(side, self.direction_from(side).has_ended())
     }
 
     /// Nothing more can be said to one side; but what it said before it went, its Close perhaps,
     /// may still wait to be read, so the other direction runs to its end.
     fn deafened(&mut self, side: Side, error: &io::Error) {
         if error.kind() == io::ErrorKind::QuotaExceeded {
-            self.session.record().ended(EndedBy::Tidegate, error);
+            self.session.ended(EndedBy::Tidegate, error);
+            self.dialogue.lost(side, CloseCode::InternalError, "the proxy cannot go on");
             self.close();
             return;
         }
-        self.session.record().ended(side.into(), why(error));
+        self.session.ended(side.into(), why(error));
         self.session.half_closed();
         self.deaf = Some(side);
     }
 
-    /// One side is gone, and the other is to learn it by a reset: at once, unless something of
-    /// what the lost one said is still on its way to it, which a reset would take back.
+    /// One side is gone. The other hears of it in a Close, where one can be put; where not, by a
+    /// reset: at once, unless something of what the lost one said is still on its way to it, which
+    /// a reset would take back.
     fn lose(&mut self, gone: Side, why: &str) -> Poll<()> {
-        self.session.record().ended(gone.into(), why);
-        let left = self.leg(gone.other());
+        self.session.ended(gone.into(), why);
+        let (code, reason) = dialogue::gone(gone);
+        self.dialogue.lost(gone, code, reason);
+        let left = gone.other();
+        let can_be_told =
+            self.dialogue.has_waiting(left) && self.direction_from(gone).takes_insertions();
+        if can_be_told || self.dialogue.is_told(left) {
+            self.leg_mut(gone).abandon();
+            self.close();
+            return Poll::Pending;
+        }
+        let left = self.leg(left);
         if left.is_delivered() {
             left.reset();
             return Poll::Ready(());
@@ -243,43 +260,114 @@ impl Relay {
         }
     }
 
+    fn leg_mut(&mut self, side: Side) -> &mut Leg {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Upstream => &mut self.upstream,
+        }
+    }
+
+    fn direction_from(&self, side: Side) -> &Direction {
+        match side {
+            Side::Client => &self.to_upstream,
+            Side::Upstream => &self.to_client,
+        }
+    }
+
     fn obey(&mut self, order: Order) -> Poll<()> {
+        let is_relaying = matches!(self.stage, Stage::Relaying);
         match order {
-            Order::End(why) => {
-                self.session.record().ended(EndedBy::Tidegate, why);
+            // On its way out already.
+            Order::Look | Order::Dead(_) if !is_relaying => {}
+            Order::Look => return self.look(),
+            Order::Dead(side) => return self.lose(side, "ping timeout"),
+            // Nobody had to be told, or was, or will be.
+            Order::End(Why::NotLeaving) => {
+                self.session.ended(EndedBy::Tidegate, Why::NotLeaving);
+                self.dialogue.give_up();
                 self.close();
             }
-            Order::Look => {
-                if let Stage::Relaying = self.stage {
-                    let is_reset = |side: &Side| self.leg(*side).is_reset();
-                    match [Side::Client, Side::Upstream].into_iter().find(is_reset) {
-                        // What it said before can still be read, at the pace of the other.
-                        Some(gone) if self.leg(gone).has_unread() => self.session.half_closed(),
-                        Some(gone) => return self.lose(gone, "reset"),
-                        None => {}
-                    }
+            Order::End(why) => {
+                if !(is_relaying && self.dialogue.say_goodbye(why, &self.session)) {
+                    self.session.ended(EndedBy::Tidegate, why);
+                    self.close();
                 }
             }
             // What the kernels have not delivered yet, they still may.
             Order::Cut(why) => {
-                self.session.record().ended(EndedBy::Tidegate, why);
+                self.session.ended(EndedBy::Tidegate, why);
                 return Poll::Ready(());
             }
         }
         Poll::Pending
     }
 
+    /// Finds out what nobody tells: that a leg which is not being read was reset, and how far a
+    /// Ping has come.
+    fn look(&mut self) -> Poll<()> {
+        match BOTH.into_iter().find(|side| self.leg(*side).is_reset()) {
+            // What it said before can still be read, at the pace of the other.
+            Some(gone) if self.leg(gone).has_unread() => self.session.half_closed(),
+            Some(gone) => return self.lose(gone, "reset"),
+            None => {}
+        }
+        for side in BOTH {
+            let at = side as usize;
+            let acknowledged = self.leg(side).acknowledged();
+            let has_moved = acknowledged != self.acknowledged[at];
+            self.acknowledged[at] = acknowledged;
+            match self.session.ping(side) {
+                Ping::Wanted(_) if !self.dialogue.has_waiting(side) => {
+                    self.dialogue.want_ping(side);
+                }
+                // A frame in flight is in its way, or what was sent before it. As long as the peer
+                // takes that, it is there.
+                Ping::Wanted(_) if has_moved => self.session.postpone(side),
+                Ping::Sent(_) if has_moved && !self.leg(side).is_delivered() => {
+                    self.session.postpone(side);
+                }
+                Ping::Wanted(_) | Ping::Sent(_) | Ping::None | Ping::Never => {}
+            }
+        }
+        Poll::Pending
+    }
+
     fn close(&mut self) {
+        for side in BOTH {
+            let can_be_told = self.direction_from(side.other()).takes_insertions();
+            if self.dialogue.has_close_waiting(side) && !can_be_told {
+                self.session.record().reason("a frame in flight left no place for a Close");
+            }
+        }
         self.stage = Stage::Closing;
         self.session.closing();
     }
 
     /// Gives both sides their FIN behind what is stuck, and waits for theirs.
     fn poll_close(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
-        let client = self.client.poll_close(cx, scratch);
-        let upstream = self.upstream.poll_close(cx, scratch);
+        let about = (&mut self.dialogue, &self.session);
+        let client = close_leg(&mut self.client, &mut self.to_client, cx, scratch, about);
+        let about = (&mut self.dialogue, &self.session);
+        let upstream = close_leg(&mut self.upstream, &mut self.to_upstream, cx, scratch, about);
         if client.is_ready() && upstream.is_ready() { Poll::Ready(()) } else { Poll::Pending }
     }
+}
+
+/// Ends a leg, with what we still have to say to it before its FIN. `direction` is the one that
+/// leads to it.
+fn close_leg(
+    leg: &mut Leg,
+    direction: &mut Direction,
+    cx: &mut Context<'_>,
+    scratch: &mut Scratch,
+    (dialogue, session): (&mut Dialogue, &Entry),
+) -> Poll<()> {
+    if direction.has_to_say(dialogue) && !leg.is_closed() {
+        let flushed = ready!(leg.poll_flush(cx));
+        // What goes wrong here, ending it finds out too.
+        let _ = flushed.and_then(|()| direction.say(leg, cx, dialogue, session));
+    }
+    leg.poll_close(cx, scratch)
 }
 
 /// How the log names the end of a connection.

@@ -1,27 +1,19 @@
 //! The sessions of one worker, and the sweep that finds what is due: a session notes that
-//! something went through it, and once a second the worker looks. No timer is armed per session,
-//! let alone per read.
+//! something went through it, and at each tick, once a second as a rule, the worker looks. No
+//! timer is armed per session, let alone per read.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::telemetry::record::{EndedBy, Record};
-
-/// How long a session may be in which state.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// Silent in both directions.
-    pub idle: Duration,
-    /// With one direction closed.
-    pub half_close: Duration,
-    /// After both sides were told that it is over.
-    pub close: Duration,
-}
+use crate::config;
+use crate::telemetry::record::{EndedBy, Record, Side};
+use crate::ws::tracker::Violation;
 
 /// Why we end a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,30 +24,68 @@ pub enum Why {
     HalfClosed,
     /// The peers did not leave within `close_timeout`.
     NotLeaving,
+    /// `max_age`
+    MaxAge,
+    /// `max_frame`
+    MaxFrame,
+    /// `max_message`
+    MaxMessage,
+    /// `message_rate`
+    MessageRate,
+    /// `byte_rate`
+    ByteRate,
+    /// `frames = "enforce"`
+    Violation(Violation),
     /// The process is stopping.
     Drain,
 }
 
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Why {
+    /// What it is called in the log and in the Close that a peer gets.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Idle => "idle timeout",
             Self::HalfClosed => "half-close timeout",
             Self::NotLeaving => "close timeout",
+            Self::MaxAge => "max_age",
+            Self::MaxFrame => "max_frame",
+            Self::MaxMessage => "max_message",
+            Self::MessageRate => "message_rate",
+            Self::ByteRate => "byte_rate",
+            Self::Violation(_) => "protocol error",
             Self::Drain => "drain",
-        })
+        }
     }
 }
 
-/// What a session is told to do.
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a session is told to do. Of two, the later in this list prevails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Tell both sides, then leave.
+    /// See whether a leg that is not being read is still there, and what is due to be pinged.
+    Look,
+    /// Say goodbye to both sides, then leave.
     End(Why),
+    /// This side has answered no Ping.
+    Dead(Side),
     /// Leave.
     Cut(Why),
-    /// See whether a leg that is not being read is still there.
-    Look,
+}
+
+impl Order {
+    fn weight(self) -> u8 {
+        match self {
+            Self::Look => 0,
+            Self::End(_) => 1,
+            Self::Dead(_) => 2,
+            Self::Cut(_) => 3,
+        }
+    }
 }
 
 /// The sessions of one worker.
@@ -70,35 +100,104 @@ pub struct Sessions {
 #[derive(Debug)]
 pub(super) struct Session {
     record: Record,
-    timeouts: Timeouts,
+    route: Arc<config::Route>,
     all: Rc<Sessions>,
+    opened: Instant,
     is_active: Cell<bool>,
-    is_stuck: Cell<bool>,
-    /// When a sweep last found it active, half-closed, or closing.
+    client: LegWatch,
+    upstream: LegWatch,
+    /// When a sweep last found it active, or when it came to the stage it is in.
     since: Cell<Instant>,
     stage: Cell<Stage>,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
 }
 
+/// How a leg is doing.
+#[derive(Debug)]
+struct LegWatch {
+    /// Whether anything came from it since the last sweep.
+    is_heard: Cell<bool>,
+    /// Whether it is not being read: then its silence says nothing.
+    is_unread: Cell<bool>,
+    silent_since: Cell<Instant>,
+    ping: Cell<Ping>,
+}
+
+/// A Ping of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ping {
+    /// There is none, or it was answered: by any byte at all.
+    None,
+    /// It waits for its place in the stream, and its time runs from here.
+    Wanted(Instant),
+    /// It was sent, and its time runs from here.
+    Sent(Instant),
+    /// There will be none.
+    Never,
+}
+
+impl LegWatch {
+    fn new(now: Instant, ping: Ping) -> Self {
+        Self {
+            is_heard: Cell::new(true),
+            is_unread: Cell::new(false),
+            silent_since: Cell::new(now),
+            ping: Cell::new(ping),
+        }
+    }
+
+    /// What is due on it at `now`.
+    fn sweep(&self, side: Side, now: Instant, limits: config::Ping) -> Option<Order> {
+        if self.is_heard.take() || self.is_unread.get() {
+            self.silent_since.set(now);
+            if self.ping.get() != Ping::Never {
+                self.ping.set(Ping::None);
+            }
+            return None;
+        }
+        match self.ping.get() {
+            Ping::None
+                if now.saturating_duration_since(self.silent_since.get()) >= limits.after =>
+            {
+                self.ping.set(Ping::Wanted(now));
+                Some(Order::Look)
+            }
+            Ping::None | Ping::Never => None,
+            Ping::Wanted(since) | Ping::Sent(since) => {
+                let is_over = now.saturating_duration_since(since) >= limits.timeout;
+                Some(if is_over { Order::Dead(side) } else { Order::Look })
+            }
+        }
+    }
+}
+
+/// How far a session has come. It only ever moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Open,
     HalfClosed,
+    /// Somebody has said Close, or is about to be told.
+    Leaving,
+    /// Both sides have been given their end.
     Closing,
 }
 
 impl Sessions {
     /// Opens a session. It is forgotten when its relay is over.
-    pub(super) fn open(self: &Rc<Self>, record: Record, timeouts: Timeouts) -> Entry {
+    pub(super) fn open(self: &Rc<Self>, record: Record, route: &Arc<config::Route>) -> Entry {
         let id = record.id();
+        let now = Instant::now();
+        let ping = if route.ping.is_some() { Ping::None } else { Ping::Never };
         let session = Rc::new(Session {
             record,
-            timeouts,
+            route: route.clone(),
             all: self.clone(),
+            opened: now,
             is_active: Cell::new(true),
-            is_stuck: Cell::new(false),
-            since: Cell::new(Instant::now()),
+            client: LegWatch::new(now, ping),
+            upstream: LegWatch::new(now, ping),
+            since: Cell::new(now),
             stage: Cell::new(Stage::Open),
             order: Cell::new(self.is_ending.get().then_some(Order::End(Why::Drain))),
             waker: RefCell::new(None),
@@ -130,6 +229,23 @@ impl Sessions {
     }
 }
 
+/// How often sessions on these routes are to be swept, so that nothing is found much later than
+/// it is due: once a second, or more often where a time limit is short.
+pub fn sweep_every<'r>(routes: impl Iterator<Item = &'r config::Route>) -> Duration {
+    let shortest = routes
+        .flat_map(|route| {
+            let ping = route.ping.map(|ping| ping.after.min(ping.timeout));
+            let always = [route.idle_timeout, route.half_close_timeout, route.close_timeout];
+            always.into_iter().chain(ping).chain(route.max_age)
+        })
+        .min();
+    let tick = shortest.map_or(SLOWEST_SWEEP, |shortest| shortest / 4);
+    tick.clamp(FASTEST_SWEEP, SLOWEST_SWEEP)
+}
+
+const SLOWEST_SWEEP: Duration = Duration::from_secs(1);
+const FASTEST_SWEEP: Duration = Duration::from_millis(1);
+
 /// A relay's hold on its session, which is forgotten when this is dropped.
 #[derive(Debug)]
 pub(super) struct Entry(Rc<Session>);
@@ -154,14 +270,60 @@ impl Session {
         &self.record
     }
 
-    /// Something went through it. On the path of every read: one store.
-    pub(super) fn active(&self) {
-        self.is_active.set(true);
+    /// Who ended it and why; the first to say so is right.
+    pub(super) fn ended(&self, by: EndedBy, why: impl fmt::Display) {
+        self.record.ended(by, why);
     }
 
-    /// Whether something is stuck on its way, so that one side is not being read.
-    pub(super) fn stuck(&self, is_stuck: bool) {
-        self.is_stuck.set(is_stuck);
+    /// So many bytes of one side have gone on to the other. On the path of every read.
+    pub(super) fn relayed(&self, source: Side, bytes: usize) {
+        self.is_active.set(true);
+        self.record.relayed(source, bytes as u64);
+    }
+
+    fn leg(&self, side: Side) -> &LegWatch {
+        match side {
+            Side::Client => &self.client,
+            Side::Upstream => &self.upstream,
+        }
+    }
+
+    /// Something came from this side. On the path of every read: one store.
+    pub(super) fn heard(&self, side: Side) {
+        self.leg(side).is_heard.set(true);
+    }
+
+    /// Whether this side is not being read: the other one is stuck, or it is throttled.
+    pub(super) fn unread(&self, side: Side, is_unread: bool) {
+        self.leg(side).is_unread.set(is_unread);
+    }
+
+    /// How it stands with our Ping to this side.
+    pub(super) fn ping(&self, side: Side) -> Ping {
+        self.leg(side).ping.get()
+    }
+
+    /// A Ping to this side was sent at `now`.
+    pub(super) fn pinged(&self, side: Side, now: Instant) {
+        self.leg(side).ping.set(Ping::Sent(now));
+        self.record.pinged(side);
+    }
+
+    /// A Ping may still be on its way to this side: its time runs from now.
+    pub(super) fn postpone(&self, side: Side) {
+        let ping = &self.leg(side).ping;
+        let now = Instant::now();
+        ping.set(match ping.get() {
+            Ping::Wanted(_) => Ping::Wanted(now),
+            Ping::Sent(_) => Ping::Sent(now),
+            other => other,
+        });
+    }
+
+    /// Nobody is pinged any more.
+    pub(super) fn stop_pings(&self) {
+        self.client.ping.set(Ping::Never);
+        self.upstream.ping.set(Ping::Never);
     }
 
     /// One direction is closed; the other is given its time.
@@ -171,9 +333,18 @@ impl Session {
         }
     }
 
-    /// We are ending it; both sides are given their time.
+    /// Somebody has said Close, or will be told: both sides are given their time.
+    pub(super) fn leaving(&self) {
+        if matches!(self.stage.get(), Stage::Open | Stage::HalfClosed) {
+            self.enter(Stage::Leaving);
+        }
+    }
+
+    /// Both sides are given their end, and a last time to leave.
     pub(super) fn closing(&self) {
-        self.enter(Stage::Closing);
+        if self.stage.get() != Stage::Closing {
+            self.enter(Stage::Closing);
+        }
     }
 
     fn enter(&self, stage: Stage) {
@@ -195,7 +366,10 @@ impl Session {
     }
 
     fn give(&self, order: Order) {
-        self.order.set(Some(order));
+        let known = self.order.get();
+        if known.is_none_or(|known| known.weight() <= order.weight()) {
+            self.order.set(Some(order));
+        }
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
@@ -205,19 +379,36 @@ impl Session {
     /// session is ended up to one sweep late and never early.
     fn sweep(&self, now: Instant) {
         let (is_active, stage) = (self.is_active.take(), self.stage.get());
+        if stage == Stage::Open
+            && let Some(order) = self.sweep_legs(now)
+        {
+            self.give(order);
+        }
         if is_active && stage == Stage::Open {
             self.since.set(now);
-            return;
         }
         let (limit, order) = match stage {
-            Stage::Open => (self.timeouts.idle, Order::End(Why::Idle)),
-            Stage::HalfClosed => (self.timeouts.half_close, Order::End(Why::HalfClosed)),
-            Stage::Closing => (self.timeouts.close, Order::Cut(Why::NotLeaving)),
+            Stage::Open => (self.route.idle_timeout, Order::End(Why::Idle)),
+            Stage::HalfClosed => (self.route.half_close_timeout, Order::End(Why::HalfClosed)),
+            Stage::Leaving => (self.route.close_timeout, Order::End(Why::NotLeaving)),
+            Stage::Closing => (self.route.close_timeout, Order::Cut(Why::NotLeaving)),
         };
         if now.saturating_duration_since(self.since.get()) >= limit {
             self.give(order);
-        } else if self.is_stuck.get() && self.order.get().is_none() {
+        } else if self.client.is_unread.get() || self.upstream.is_unread.get() {
             self.give(Order::Look);
         }
+    }
+
+    /// What is due while both sides are there: that it is too old, a Ping.
+    fn sweep_legs(&self, now: Instant) -> Option<Order> {
+        let age = now.saturating_duration_since(self.opened);
+        if self.route.max_age.is_some_and(|max_age| age >= max_age) {
+            return Some(Order::End(Why::MaxAge));
+        }
+        let limits = self.route.ping?;
+        let due =
+            [Side::Client, Side::Upstream].map(|side| self.leg(side).sweep(side, now, limits));
+        due.into_iter().flatten().max_by_key(|order| order.weight())
     }
 }

@@ -15,6 +15,8 @@ use serde::Serialize;
 use super::access_log::WorkerLog;
 use super::redact;
 use crate::config::LogFormat;
+use crate::ws::close::Said;
+use crate::ws::tracker::{Counts, Violation};
 
 /// What is known of a client connection before its first request.
 #[derive(Debug, Clone)]
@@ -50,6 +52,34 @@ pub enum EndedBy {
     Tidegate,
 }
 
+/// A side of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client.
+    Client,
+    /// The upstream.
+    Upstream,
+}
+
+impl Side {
+    /// The one across.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Upstream,
+            Self::Upstream => Self::Client,
+        }
+    }
+}
+
+impl From<Side> for EndedBy {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Client => Self::Client,
+            Side::Upstream => Self::Upstream,
+        }
+    }
+}
+
 /// The record of one request, and of the session that may come of it.
 #[derive(Debug, Clone)]
 pub struct Record(Rc<Inner>);
@@ -60,12 +90,19 @@ struct Inner {
     facts: Rc<ClientFacts>,
     id: u64,
     began: Instant,
-    /// Towards the upstream: the request's body, or the session's bytes.
-    to_upstream_bytes: Cell<u64>,
-    /// Towards the client: the answer's body, or the session's bytes.
-    to_client_bytes: Cell<u64>,
+    /// Towards the upstream: the request's body, or what the client says in the session.
+    to_upstream: Sums,
+    /// Towards the client: the answer's body, or what the upstream says in the session.
+    to_client: Sums,
     is_session: Cell<bool>,
     told: RefCell<Told>,
+}
+
+/// What went one way.
+#[derive(Debug, Default)]
+struct Sums {
+    bytes: Cell<u64>,
+    frames: Cell<Counts>,
 }
 
 /// What has been found out on the way.
@@ -83,6 +120,18 @@ struct Told {
     handshake: Option<Duration>,
     opened: Option<Instant>,
     ended: Option<(EndedBy, String)>,
+    client_side: SideFacts,
+    upstream_side: SideFacts,
+    protocol_error: Option<String>,
+}
+
+/// What one side of a session said and was told beyond what was relayed.
+#[derive(Debug, Default)]
+struct SideFacts {
+    said: Option<Said>,
+    told: Option<u16>,
+    pings: u64,
+    round_trip: Option<Duration>,
 }
 
 /// Ids count up from a number drawn at the start, so that they do not repeat over restarts.
@@ -101,8 +150,8 @@ impl Record {
             facts: facts.clone(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             began: Instant::now(),
-            to_upstream_bytes: Cell::new(0),
-            to_client_bytes: Cell::new(0),
+            to_upstream: Sums::default(),
+            to_client: Sums::default(),
             is_session: Cell::new(false),
             told: RefCell::default(),
         }))
@@ -162,14 +211,62 @@ impl Record {
         self.0.told.borrow_mut().ended.get_or_insert_with(|| (by, why.to_string()));
     }
 
-    /// So many bytes went towards the upstream.
-    pub fn add_to_upstream(&self, bytes: u64) {
-        self.0.to_upstream_bytes.set(self.0.to_upstream_bytes.get() + bytes);
+    fn sums(&self, source: Side) -> &Sums {
+        match source {
+            Side::Client => &self.0.to_upstream,
+            Side::Upstream => &self.0.to_client,
+        }
     }
 
-    /// So many bytes went towards the client.
-    pub fn add_to_client(&self, bytes: u64) {
-        self.0.to_client_bytes.set(self.0.to_client_bytes.get() + bytes);
+    /// So many more bytes of one side went on to the other.
+    pub fn relayed(&self, source: Side, bytes: u64) {
+        let sum = &self.sums(source).bytes;
+        sum.set(sum.get() + bytes);
+    }
+
+    /// So many messages and control frames of one side, in all, went on to the other.
+    pub fn counted(&self, source: Side, counts: Counts) {
+        self.sums(source).frames.set(counts);
+    }
+
+    fn tell(&self, side: Side, tell: impl FnOnce(&mut SideFacts)) {
+        let mut told = self.0.told.borrow_mut();
+        tell(match side {
+            Side::Client => &mut told.client_side,
+            Side::Upstream => &mut told.upstream_side,
+        });
+    }
+
+    /// What a side said in its Close; it says only one.
+    pub fn said_close(&self, side: Side, said: Said) {
+        self.tell(side, |facts| {
+            facts.said.get_or_insert(said);
+        });
+    }
+
+    /// Which code we sent to a side in a Close of our own.
+    pub fn told_close(&self, side: Side, code: Option<u16>) {
+        self.tell(side, |facts| facts.told = code);
+    }
+
+    /// We sent a Ping to a side.
+    pub fn pinged(&self, side: Side) {
+        self.tell(side, |facts| facts.pings += 1);
+    }
+
+    /// How long a side took to answer our last Ping that it answered.
+    pub fn round_trip(&self, side: Side, round_trip: Duration) {
+        self.tell(side, |facts| facts.round_trip = Some(round_trip));
+    }
+
+    /// What a side did against RFC 6455; the first time counts.
+    pub fn violated(&self, side: Side, violation: Violation) {
+        let side = match side {
+            Side::Client => "client",
+            Side::Upstream => "upstream",
+        };
+        let mut told = self.0.told.borrow_mut();
+        told.protocol_error.get_or_insert_with(|| format!("{side}: {violation}"));
     }
 }
 
@@ -207,16 +304,48 @@ struct Line<'a> {
     received_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sent_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_to_upstream_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_to_client_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ended_by: Option<EndedBy>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    why: Option<&'a str>,
+    #[serde(flatten)]
+    session: Option<SessionLine<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+}
+
+/// What the line at a session's end says besides. What was not counted, with `frames = "off"`, is
+/// 0; what did not happen is absent.
+#[derive(Serialize)]
+struct SessionLine<'a> {
+    client_to_upstream_bytes: u64,
+    upstream_to_client_bytes: u64,
+    client_to_upstream_messages: u64,
+    upstream_to_client_messages: u64,
+    client_to_upstream_fragments: u64,
+    upstream_to_client_fragments: u64,
+    client_to_upstream_pings: u64,
+    upstream_to_client_pings: u64,
+    client_to_upstream_pongs: u64,
+    upstream_to_client_pongs: u64,
+    pings_to_client: u64,
+    pings_to_upstream: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_rtt_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_rtt_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_close_code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_close_reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_close_code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_close_reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    close_code_to_client: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    close_code_to_upstream: Option<u16>,
+    ended_by: EndedBy,
+    why: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol_error: Option<&'a str>,
 }
 
 impl Inner {
@@ -233,8 +362,8 @@ impl Inner {
     fn line<'a>(&'a self, event: &'a str, told: &'a Told) -> Line<'a> {
         let (is_open, is_end) = (event == "open", event == "end");
         let since = told.opened.filter(|_| is_end).unwrap_or(self.began);
-        let to_upstream = Some(self.to_upstream_bytes.get());
-        let to_client = Some(self.to_client_bytes.get());
+        let received = self.to_upstream.bytes.get();
+        let sent = self.to_client.bytes.get();
         Line {
             time: self.log.now(),
             event,
@@ -253,15 +382,51 @@ impl Inner {
             subprotocol: told.subprotocol.as_deref(),
             handshake_ms: told.handshake.map(millis),
             duration_ms: (!is_open).then(|| millis(since.elapsed())),
-            received_bytes: to_upstream.filter(|_| !is_open && !is_end),
-            sent_bytes: to_client.filter(|_| !is_open && !is_end),
-            client_to_upstream_bytes: to_upstream.filter(|_| is_end),
-            upstream_to_client_bytes: to_client.filter(|_| is_end),
-            ended_by: told.ended.as_ref().map(|(by, _)| *by),
-            why: told.ended.as_ref().map(|(_, why)| why.as_str()),
+            received_bytes: (!is_open && !is_end).then_some(received),
+            sent_bytes: (!is_open && !is_end).then_some(sent),
+            session: told.ended.as_ref().filter(|_| is_end).map(|ended| self.session(told, ended)),
             reason: told.reason.as_deref(),
         }
     }
+
+    fn session<'a>(&self, told: &'a Told, (by, why): &'a (EndedBy, String)) -> SessionLine<'a> {
+        let (up, down) = (self.to_upstream.frames.get(), self.to_client.frames.get());
+        let (client, upstream) = (&told.client_side, &told.upstream_side);
+        SessionLine {
+            client_to_upstream_bytes: self.to_upstream.bytes.get(),
+            upstream_to_client_bytes: self.to_client.bytes.get(),
+            client_to_upstream_messages: up.messages,
+            upstream_to_client_messages: down.messages,
+            client_to_upstream_fragments: up.fragments,
+            upstream_to_client_fragments: down.fragments,
+            client_to_upstream_pings: up.pings,
+            upstream_to_client_pings: down.pings,
+            client_to_upstream_pongs: up.pongs,
+            upstream_to_client_pongs: down.pongs,
+            pings_to_client: client.pings,
+            pings_to_upstream: upstream.pings,
+            client_rtt_ms: client.round_trip.map(millis),
+            upstream_rtt_ms: upstream.round_trip.map(millis),
+            client_close_code: client.said.as_ref().and_then(code_seen),
+            client_close_reason: client.said.as_ref().and_then(reason_given),
+            upstream_close_code: upstream.said.as_ref().and_then(code_seen),
+            upstream_close_reason: upstream.said.as_ref().and_then(reason_given),
+            close_code_to_client: client.told,
+            close_code_to_upstream: upstream.told,
+            ended_by: *by,
+            why,
+            protocol_error: told.protocol_error.as_deref(),
+        }
+    }
+}
+
+/// A Close without a code is what an application sees as 1005 (RFC 6455 §7.1.5).
+fn code_seen(said: &Said) -> Option<u16> {
+    Some(said.code.unwrap_or(1005))
+}
+
+fn reason_given(said: &Said) -> Option<&str> {
+    Some(said.reason.as_str()).filter(|reason| !reason.is_empty())
 }
 
 impl Line<'_> {
@@ -279,13 +444,35 @@ impl Line<'_> {
         let took = self.duration_ms.or(self.handshake_ms);
         parts.extend(took.map(|millis| format!("{millis}ms")));
         let bytes = self.received_bytes.zip(self.sent_bytes);
-        let bytes = bytes.or(self.client_to_upstream_bytes.zip(self.upstream_to_client_bytes));
         parts.extend(bytes.map(|(up, down)| format!("up {up}B down {down}B")));
-        if let (Some(by), Some(why)) = (self.ended_by, self.why) {
-            parts.push(format!("ended by {}: {why}", format!("{by:?}").to_ascii_lowercase()));
+        if let Some(session) = &self.session {
+            session.add_text(&mut parts);
         }
         parts.extend(self.reason.map(|reason| format!("({reason})")));
         parts.join(" ")
+    }
+}
+
+impl SessionLine<'_> {
+    fn add_text(&self, parts: &mut Vec<String>) {
+        let way = |name, bytes, messages| format!("{name} {bytes}B in {messages} messages");
+        parts.push(way("up", self.client_to_upstream_bytes, self.client_to_upstream_messages));
+        parts.push(way("down", self.upstream_to_client_bytes, self.upstream_to_client_messages));
+        let round_trip = |name, millis| format!("{name} rtt {millis}ms");
+        parts.extend(self.client_rtt_ms.map(|millis| round_trip("client", millis)));
+        parts.extend(self.upstream_rtt_ms.map(|millis| round_trip("upstream", millis)));
+        let close = |name, code, reason: Option<&str>| match reason {
+            Some(reason) => format!("{name} close {code} {reason:?}"),
+            None => format!("{name} close {code}"),
+        };
+        let (client, upstream) = (self.client_close_code, self.upstream_close_code);
+        parts.extend(client.map(|code| close("client", code, self.client_close_reason)));
+        parts.extend(upstream.map(|code| close("upstream", code, self.upstream_close_reason)));
+        parts.extend(self.close_code_to_client.map(|code| close("to client", code, None)));
+        parts.extend(self.close_code_to_upstream.map(|code| close("to upstream", code, None)));
+        let by = format!("{:?}", self.ended_by).to_ascii_lowercase();
+        parts.push(format!("ended by {by}: {}", self.why));
+        parts.extend(self.protocol_error.map(|error| format!("protocol error of the {error}")));
     }
 }
 

@@ -119,8 +119,8 @@ impl Records {
 }
 
 /// The most plaintext that one call of [`Records::open`] can give: a scratch buffer full of
-/// ciphertext, and the record that was kept from before.
-pub const PLAIN_BYTES: usize = SEALED_BYTES + 18 * 1024;
+/// ciphertext, and the record that was kept from before; with room for what is put in front.
+pub const PLAIN_BYTES: usize = SEALED_BYTES + 19 * 1024;
 
 /// How much of a socket is read at once.
 pub const SEALED_BYTES: usize = 64 * 1024;
@@ -138,9 +138,10 @@ impl Plain {
         Self { bytes: vec![0; PLAIN_BYTES].into_boxed_slice(), len: 0 }
     }
 
-    /// Forgets the content.
-    pub fn clear(&mut self) {
+    /// Forgets the content, and begins with `bytes`, a KiB at the most if more is to follow.
+    pub fn begin_with(&mut self, bytes: &[u8]) {
         self.len = 0;
+        self.append(bytes);
     }
 
     /// The content.
@@ -148,18 +149,20 @@ impl Plain {
         &self.bytes[..self.len]
     }
 
-    /// The whole buffer, to read into from the front; [`Plain::set_len`] then says how far.
-    pub fn whole(&mut self) -> &mut [u8] {
-        &mut self.bytes
+    /// Room behind the content, `len` bytes if there are so many; [`Plain::add`] then says how
+    /// much of it has become content.
+    pub fn room(&mut self, len: usize) -> &mut [u8] {
+        let end = (self.len + len).min(self.bytes.len());
+        &mut self.bytes[self.len..end]
     }
 
-    /// Says that the first `len` bytes are content.
-    pub fn set_len(&mut self, len: usize) {
-        self.len = len.min(self.bytes.len());
+    /// So many more bytes are content.
+    pub fn add(&mut self, len: usize) {
+        self.len = (self.len + len).min(self.bytes.len());
     }
 
     /// Appends what fits of `chunk`, and says how much that was.
-    fn append(&mut self, chunk: &[u8]) -> usize {
+    pub fn append(&mut self, chunk: &[u8]) -> usize {
         let len = chunk.len().min(self.bytes.len() - self.len);
         self.bytes[self.len..self.len + len].copy_from_slice(&chunk[..len]);
         self.len += len;

@@ -64,6 +64,12 @@ impl Socket {
         unsent::unsent_bytes(self).is_ok_and(|unsent| unsent == 0)
     }
 
+    /// Bytes that were written and that the peer's kernel does not have yet; 0 where that cannot
+    /// be told.
+    pub fn unsent(&self) -> u64 {
+        unsent::unsent_bytes(self).map_or(0, |unsent| unsent as u64)
+    }
+
     /// Makes the coming close a reset (RFC 9293 §3.5.2), for a peer that must learn at once that
     /// the other side is gone.
     pub fn reset_on_close(&self) {

@@ -43,6 +43,18 @@ impl Opcode {
         }
     }
 
+    /// Its name in RFC 6455 §11.8, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Continuation => "continuation",
+            Self::Text => "text",
+            Self::Binary => "binary",
+            Self::Close => "close",
+            Self::Ping => "ping",
+            Self::Pong => "pong",
+        }
+    }
+
     /// Whether it is a control frame, which may stand between the fragments of a message (§5.5).
     pub fn is_control(self) -> bool {
         matches!(self, Self::Close | Self::Ping | Self::Pong)

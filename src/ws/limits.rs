@@ -38,6 +38,11 @@ impl Bucket {
         self.tokens -= amount as f64;
     }
 
+    /// How long until one of `portions` of all that it holds is there, or a token at the least.
+    pub fn time_to_portion(&self, portions: u64) -> Duration {
+        self.time_to((self.capacity as u64 / portions).max(1))
+    }
+
     /// How long until `amount`, or all that it holds, is there; since it was last filled.
     pub fn time_to(&self, amount: u64) -> Duration {
         let missing = (amount as f64).min(self.capacity) - self.tokens;

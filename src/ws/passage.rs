@@ -90,6 +90,11 @@ impl Passage {
         matches!(self.outlet, Outlet::Open | Outlet::Said)
     }
 
+    /// Whether a Close of the peer's went through.
+    pub fn has_said(&self) -> bool {
+        self.outlet == Outlet::Said
+    }
+
     /// Whether a frame of ours may be sent now, before anything else is given.
     pub fn takes_insertions(&self) -> bool {
         match self.outlet {

@@ -59,7 +59,7 @@ async fn an_answer_during_a_drain_says_close() {
 #[tokio::test]
 async fn sessions_are_closed_on_both_legs() {
     for over in BOTH {
-        let (proxy, upstream) = Proxy::scripted().await;
+        let (proxy, upstream) = Proxy::scripted_bytes().await;
         let (mut client, mut leg) = proxy.session(over, &upstream).await;
         client.send("x").await;
         leg.expect("x").await;
@@ -168,7 +168,7 @@ async fn a_second_signal_leaves_at_once() {
 /// A peer that goes on talking when its session is ended does not hold up the process, nor keep it busy.
 #[tokio::test]
 async fn an_upstream_that_talks_on_does_not_hold_up_a_drain() {
-    let (proxy, upstream) = Proxy::scripted().await;
+    let (proxy, upstream) = Proxy::scripted_bytes().await;
     let (mut client, mut leg) = proxy.session(Over::Plain, &upstream).await;
     client.send("x").await;
     leg.expect("x").await;

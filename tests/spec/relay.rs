@@ -115,7 +115,7 @@ async fn half_a_session_ends_at_half_close_timeout() {
 /// A client's RST ends the upstream's leg at once, with an RST.
 #[tokio::test]
 async fn a_clients_reset_resets_the_upstream() {
-    let (proxy, upstream) = Proxy::scripted().await;
+    let (proxy, upstream) = Proxy::scripted_bytes().await;
     for over in BOTH {
         let (mut client, mut leg) = proxy.session(over, &upstream).await;
         client.send("x").await;
@@ -130,7 +130,7 @@ async fn a_clients_reset_resets_the_upstream() {
 /// An upstream's RST ends the client's leg at once, with an RST.
 #[tokio::test]
 async fn an_upstreams_reset_resets_the_client() {
-    let (proxy, upstream) = Proxy::scripted().await;
+    let (proxy, upstream) = Proxy::scripted_bytes().await;
     for over in BOTH {
         let (mut client, mut leg) = proxy.session(over, &upstream).await;
         client.send("x").await;
@@ -145,7 +145,7 @@ async fn an_upstreams_reset_resets_the_client() {
 /// A FIN without close_notify may be an attacker's (RFC 8446 §6.1): it is told apart from an orderly end in the log.
 #[tokio::test]
 async fn a_truncated_tls_leg_is_told_apart() {
-    let (proxy, upstream) = Proxy::scripted().await;
+    let (proxy, upstream) = Proxy::scripted_bytes().await;
     let (mut client, mut leg) = proxy.session(Over::Tls, &upstream).await;
     client.send("x").await;
     leg.expect("x").await;
@@ -190,7 +190,10 @@ async fn an_idle_session_ends_at_idle_timeout() {
 #[tokio::test]
 async fn traffic_keeps_a_session_open() {
     let upstream = Upstream::raw().await;
-    let proxy = Setup::to(upstream.endpoint()).route("idle_timeout = \"2s\"").start().await;
+    let proxy = Setup::to(upstream.endpoint())
+        .route("idle_timeout = \"2s\"\nframes = \"off\"")
+        .start()
+        .await;
     let (mut client, mut leg) = proxy.session(Over::Plain, &upstream).await;
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
     for tick in 0..12 {

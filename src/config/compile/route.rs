@@ -9,7 +9,7 @@ use super::{at_least_a_byte, one_of, positive};
 use crate::config::fault::{Faults, did_you_mean};
 use crate::config::file;
 use crate::config::units::Rate;
-use crate::config::{Frames, OverRate, Ping, Route};
+use crate::config::{Frames, OverRate, Ping, Route, Trace};
 use crate::route::pattern::{HostPattern, PathPattern};
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -107,6 +107,7 @@ fn route(written: &file::Route, upstreams: &[&str], faults: &mut Faults) -> Opti
         byte_rate: byte_rate?,
         over_rate: over_rate?,
         max_age: max_age?,
+        trace: Trace::Off,
     })
 }
 

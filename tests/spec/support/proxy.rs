@@ -220,6 +220,13 @@ impl Proxy {
         (Proxy::to(upstream.endpoint()).await, upstream)
     }
 
+    /// The same with sessions that are mere bytes, whatever they look like.
+    pub(crate) async fn scripted_bytes() -> (Proxy, Upstream) {
+        let upstream = Upstream::raw().await;
+        let setup = Setup::to(upstream.endpoint()).route("frames = \"off\"");
+        (setup.start().await, upstream)
+    }
+
     /// A program that was just started, once it is ready.
     pub(crate) async fn ready(program: Program, folder: tempfile::TempDir) -> Proxy {
         program.stderr.find("line that says ready", |line| line.contains(" ready")).await;

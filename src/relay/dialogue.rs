@@ -1,0 +1,514 @@
+//! What the two sides of a session have said to each other so far as it decides what goes on: the
+//! closing handshake, our Pings, the limits of the route, and what we ourselves have to say.
+//!
+//! It reads and writes nothing. A [`Direction`](super::direction::Direction) shows it every frame
+//! and takes its verdict; the relay asks it how far the ending has come.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::sessions::{Entry, Why};
+use crate::config::{self, Frames, OverRate, Trace};
+use crate::random;
+use crate::telemetry::record::{EndedBy, Side};
+use crate::ws::close::{CloseCode, Said, close_frame};
+use crate::ws::frame::{FrameHeader, Opcode};
+use crate::ws::keepalive::Keepalive;
+use crate::ws::limits::Bucket;
+use crate::ws::passage::{Insertion, Passage, Verdict};
+use crate::ws::tracker::{Masking, Step, Strictness, Tracker, Violation};
+
+/// What has been said, and what is to be said, in one session.
+pub(super) struct Dialogue {
+    route: Arc<config::Route>,
+    /// Whether frames are being followed: not with `frames = "off"`, and not any more after a
+    /// violation that was let pass.
+    is_followed: bool,
+    client: Party,
+    upstream: Party,
+    /// What the client may still send, where that is limited.
+    allowance: Option<Box<Allowance>>,
+    /// How we end the session, once we do.
+    farewell: Option<Farewell>,
+}
+
+/// One side of the dialogue.
+#[derive(Default)]
+struct Party {
+    keepalive: Keepalive,
+    /// What we have to say to it, until that has found its place in the stream.
+    waiting: Option<Box<Insertion>>,
+    /// Whether it has said Close.
+    has_said: bool,
+    /// Whether it was sent a Close, the other side's or ours.
+    is_told: bool,
+}
+
+/// How we end a session.
+#[derive(Debug, Clone, Copy)]
+struct Farewell {
+    reason: &'static str,
+    /// Whose fault it is: it need not answer.
+    offender: Option<Side>,
+}
+
+impl Dialogue {
+    /// The dialogue of a session on `route`, at its beginning.
+    pub(super) fn new(route: &Arc<config::Route>, now: Instant) -> Self {
+        let bucket = |rate: config::units::Rate| Bucket::new(rate.amount, rate.per, now);
+        let (messages, bytes) = (route.message_rate.map(bucket), route.byte_rate.map(bucket));
+        let is_limited = messages.is_some() || bytes.is_some();
+        Self {
+            route: route.clone(),
+            is_followed: route.frames != Frames::Off,
+            client: Party::default(),
+            upstream: Party::default(),
+            allowance: is_limited.then(|| Box::new(Allowance { messages, bytes })),
+            farewell: None,
+        }
+    }
+
+    /// How what `source` says goes through; `None` where frames are not followed. `meaningful`
+    /// has the RSV bits that were agreed on.
+    pub(super) fn passage(&self, source: Side, meaningful: u8) -> Option<Passage> {
+        let strictness = match self.route.frames {
+            Frames::Off => return None,
+            Frames::Track => Strictness::Lenient,
+            Frames::Enforce => Strictness::Strict,
+        };
+        Some(Passage::new(Tracker::new(masking(source), strictness, meaningful)))
+    }
+
+    /// Whether frames are being followed.
+    pub(super) fn is_followed(&self) -> bool {
+        self.is_followed
+    }
+
+    fn party(&mut self, side: Side) -> &mut Party {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Upstream => &mut self.upstream,
+        }
+    }
+
+    /// What is to become of a frame of `source`, whose bytes begin `bytes`.
+    pub(super) fn judge(
+        &mut self,
+        source: Side,
+        step: &Step<'_>,
+        bytes: &[u8],
+        session: &Entry,
+    ) -> Verdict {
+        match step {
+            Step::Data { header, len, message_bytes } => {
+                let verdict = self.judge_data(source, header, *len, *message_bytes, session);
+                // What is held comes again.
+                if verdict != Verdict::Hold {
+                    self.trace(Speaker::Peer(source), header, &bytes[*len..], session);
+                }
+                verdict
+            }
+            Step::Control { header, payload, .. } => {
+                self.trace(Speaker::Peer(source), header, payload, session);
+                match header.opcode {
+                    Opcode::Close => {
+                        self.heard_close(source, &header.unmasked(payload), session);
+                        Verdict::Pass
+                    }
+                    Opcode::Pong => self.judge_pong(source, &header.unmasked(payload), session),
+                    Opcode::Ping | Opcode::Continuation | Opcode::Text | Opcode::Binary => {
+                        Verdict::Pass
+                    }
+                }
+            }
+            Step::Payload(_) | Step::Missing => Verdict::Pass,
+        }
+    }
+
+    fn judge_data(
+        &mut self,
+        source: Side,
+        header: &FrameHeader,
+        len: usize,
+        message_bytes: u64,
+        session: &Entry,
+    ) -> Verdict {
+        if self.farewell.is_some() {
+            return Verdict::Pass;
+        }
+        let is_beyond = |limit: Option<config::units::ByteSize>, bytes: u64| {
+            limit.is_some_and(|limit| bytes > limit.bytes())
+        };
+        let too_big = if is_beyond(self.route.max_frame, header.payload_len) {
+            Some(Why::MaxFrame)
+        } else if is_beyond(self.route.max_message, message_bytes) {
+            Some(Why::MaxMessage)
+        } else {
+            None
+        };
+        if let Some(why) = too_big {
+            self.blame(source, CloseCode::TooBig, why, session);
+            return Verdict::Refuse;
+        }
+        let Some(allowance) = self.allowance.as_mut().filter(|_| source == Side::Client) else {
+            return Verdict::Pass;
+        };
+        let frame_bytes = header.payload_len.saturating_add(len as u64);
+        match (
+            allowance.judge(header.opcode, frame_bytes, self.route.over_rate),
+            self.route.over_rate,
+        ) {
+            (None, _) => Verdict::Pass,
+            (Some(_), OverRate::Throttle) => Verdict::Hold,
+            (Some(why), OverRate::Close) => {
+                self.blame(source, CloseCode::PolicyViolation, why, session);
+                Verdict::Refuse
+            }
+        }
+    }
+
+    fn judge_pong(&mut self, source: Side, payload: &[u8], session: &Entry) -> Verdict {
+        match self.party(source).keepalive.pong(payload, Instant::now()) {
+            Some(answer) => {
+                if let Some(round_trip) = answer.round_trip {
+                    session.record().round_trip(source, round_trip);
+                }
+                Verdict::TakeOut
+            }
+            None => Verdict::Pass,
+        }
+    }
+
+    fn heard_close(&mut self, source: Side, payload: &[u8], session: &Entry) {
+        let is_first = !self.client.has_said && !self.upstream.has_said;
+        self.party(source).has_said = true;
+        session.record().said_close(source, Said::read(payload));
+        if self.farewell.is_none() && is_first {
+            session.ended(source.into(), "closed");
+        }
+        if self.farewell.is_none() {
+            session.leaving();
+        }
+    }
+
+    /// `side` was sent the other side's Close.
+    pub(super) fn told_by_peer(&mut self, side: Side) {
+        let party = self.party(side);
+        party.is_told = true;
+        party.waiting = None;
+    }
+
+    /// `source` did what a header must not show. Whether it may go on, unfollowed.
+    pub(super) fn violated(
+        &mut self,
+        source: Side,
+        violation: Violation,
+        session: &Entry,
+    ) -> Tolerance {
+        session.record().violated(source, violation);
+        match self.route.frames {
+            Frames::Track | Frames::Off => {
+                self.is_followed = false;
+                self.client.waiting = None;
+                self.upstream.waiting = None;
+                session.stop_pings();
+                Tolerance::LetPass
+            }
+            Frames::Enforce => {
+                if self.farewell.is_none() {
+                    self.blame(
+                        source,
+                        CloseCode::ProtocolError,
+                        Why::Violation(violation),
+                        session,
+                    );
+                }
+                Tolerance::Refuse
+            }
+        }
+    }
+
+    /// `source` has ended its direction. Without a Close before it, the other side is told so.
+    pub(super) fn source_ended(&mut self, source: Side) {
+        if !self.is_followed || self.party(source.other()).is_told {
+            return;
+        }
+        let reason = self.farewell.map_or(gone(source).1, |farewell| farewell.reason);
+        self.want_close(source.other(), gone(source).0, reason);
+    }
+
+    /// Ends the session from our side, the client first: what it still has to say before its own
+    /// Close goes to the upstream. Whether anybody can be told.
+    pub(super) fn say_goodbye(&mut self, why: Why, session: &Entry) -> bool {
+        session.ended(EndedBy::Tidegate, why);
+        if !self.is_followed {
+            return false;
+        }
+        let reason = why.name();
+        self.farewell.get_or_insert(Farewell { reason, offender: None });
+        if !self.client.is_told {
+            self.want_close(Side::Client, CloseCode::GoingAway, reason);
+        }
+        session.leaving();
+        true
+    }
+
+    /// The client took too long for its Close: the upstream is told as well, and nobody is waited
+    /// for any more.
+    pub(super) fn give_up(&mut self) {
+        if self.is_followed && self.farewell.is_some() && !self.upstream.is_told {
+            let reason = self.farewell.map_or("", |farewell| farewell.reason);
+            self.want_close(Side::Upstream, CloseCode::GoingAway, reason);
+        }
+    }
+
+    /// `offender` did what it may not: it is told with `code`, the other side that it is over.
+    fn blame(&mut self, offender: Side, code: CloseCode, why: Why, session: &Entry) {
+        session.ended(EndedBy::Tidegate, why);
+        let reason = why.name();
+        self.farewell = Some(Farewell { reason, offender: Some(offender) });
+        let for_the_other = match (code, offender) {
+            (CloseCode::ProtocolError, Side::Upstream) => CloseCode::BadGateway,
+            _ => CloseCode::GoingAway,
+        };
+        self.want_close(offender, code, reason);
+        self.want_close(offender.other(), for_the_other, reason);
+        session.leaving();
+    }
+
+    /// One leg was lost without a Close: the other side is to be told with `code`.
+    pub(super) fn lost(&mut self, gone: Side, code: CloseCode, reason: &str) {
+        if self.is_followed && !self.party(gone.other()).is_told {
+            self.want_close(gone.other(), code, reason);
+        }
+    }
+
+    fn want_close(&mut self, side: Side, code: CloseCode, reason: &str) {
+        let party = self.party(side);
+        if party.is_told || party.waiting.as_ref().is_some_and(|waiting| waiting.is_close) {
+            return;
+        }
+        let key = random::masking_key();
+        let frame = close_frame(code, reason, masking(side.other()), key);
+        party.waiting = Some(Box::new(Insertion { frame, is_close: true }));
+    }
+
+    /// Has a Ping for `side` ready, if nothing else is to be said to it.
+    pub(super) fn want_ping(&mut self, side: Side) {
+        if !self.is_followed || self.farewell.is_some() {
+            return;
+        }
+        let party = self.party(side);
+        if party.waiting.is_none() && !party.is_told {
+            let frame = party.keepalive.ping(masking(side.other()), random::bytes);
+            party.waiting = Some(Box::new(Insertion { frame, is_close: false }));
+        }
+    }
+
+    /// Takes what is to be said to `side`, to be given back to [`Dialogue::keep`] or
+    /// [`Dialogue::placed`].
+    pub(super) fn take_waiting(&mut self, side: Side) -> Option<Box<Insertion>> {
+        self.party(side).waiting.take()
+    }
+
+    /// There was no place for it yet.
+    pub(super) fn keep(&mut self, side: Side, insertion: Box<Insertion>) {
+        // Meanwhile something may have been wanted that matters more.
+        self.party(side).waiting.get_or_insert(insertion);
+    }
+
+    /// It has found its place in the stream.
+    pub(super) fn placed(&mut self, side: Side, insertion: &Insertion, session: &Entry) {
+        let Ok(Some((header, len))) = FrameHeader::parse(&insertion.frame) else { return };
+        let payload = &insertion.frame[len..];
+        self.trace(Speaker::Tidegate(side), &header, payload, session);
+        let party = self.party(side);
+        if insertion.is_close {
+            party.is_told = true;
+            session.record().told_close(side, Said::read(&header.unmasked(payload)).code);
+        } else {
+            let now = Instant::now();
+            party.keepalive.went_out(now);
+            session.pinged(side, now);
+        }
+    }
+
+    /// Whether something is still to be said to `side`.
+    pub(super) fn has_waiting(&self, side: Side) -> bool {
+        let party = match side {
+            Side::Client => &self.client,
+            Side::Upstream => &self.upstream,
+        };
+        party.waiting.is_some()
+    }
+
+    /// Whether a Close of ours is still to be said to `side`.
+    pub(super) fn has_close_waiting(&self, side: Side) -> bool {
+        let party = match side {
+            Side::Client => &self.client,
+            Side::Upstream => &self.upstream,
+        };
+        party.waiting.as_ref().is_some_and(|waiting| waiting.is_close)
+    }
+
+    /// Whether a Close was sent to `side`.
+    pub(super) fn is_told(&self, side: Side) -> bool {
+        match side {
+            Side::Client => self.client.is_told,
+            Side::Upstream => self.upstream.is_told,
+        }
+    }
+
+    /// Whether we are ending the session and have nothing more to hear from `side`, which may
+    /// have ended without a word.
+    pub(super) fn is_settled(&self, side: Side, has_ended: bool) -> bool {
+        let Some(farewell) = self.farewell else { return false };
+        let party = match side {
+            Side::Client => &self.client,
+            Side::Upstream => &self.upstream,
+        };
+        has_ended || (party.is_told && (party.has_said || farewell.offender == Some(side)))
+    }
+
+    /// How many bytes of `source` may go on now.
+    pub(super) fn budget(&mut self, source: Side) -> usize {
+        match self.allowance.as_mut().filter(|_| source == Side::Client) {
+            Some(allowance) => allowance.budget(self.route.over_rate),
+            None => usize::MAX,
+        }
+    }
+
+    /// So many bytes of `source` have gone on.
+    pub(super) fn spent(&mut self, source: Side, bytes: usize) {
+        if let Some(allowance) = self.allowance.as_mut().filter(|_| source == Side::Client)
+            && self.route.over_rate == OverRate::Throttle
+            && let Some(bucket) = &mut allowance.bytes
+        {
+            bucket.take(bytes as u64);
+        }
+    }
+
+    /// How long a client that has used up its allowance is not read.
+    pub(super) fn pause(&self) -> Duration {
+        self.allowance.as_ref().map_or(Duration::ZERO, |allowance| allowance.pause())
+    }
+
+    fn trace(&self, speaker: Speaker, header: &FrameHeader, payload: &[u8], session: &Entry) {
+        if self.route.trace != Trace::Off {
+            print_frame(self.route.trace, speaker, header, payload, session);
+        }
+    }
+}
+
+/// What a violation leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tolerance {
+    /// It and all that follows go on as they are.
+    LetPass,
+    /// Nothing more goes on.
+    Refuse,
+}
+
+/// The code and the reason for the side that stays when one goes without a Close.
+pub(super) fn gone(side: Side) -> (CloseCode, &'static str) {
+    match side {
+        Side::Client => (CloseCode::GoingAway, "the client is gone"),
+        Side::Upstream => (CloseCode::BadGateway, "the upstream is gone"),
+    }
+}
+
+/// Whether what comes from `source` is masked.
+fn masking(source: Side) -> Masking {
+    match source {
+        Side::Client => Masking::Required,
+        Side::Upstream => Masking::Forbidden,
+    }
+}
+
+/// What a client may still send.
+struct Allowance {
+    messages: Option<Bucket>,
+    bytes: Option<Bucket>,
+}
+
+/// A throttled client is read again about so many times in each period of its rate.
+const PORTIONS: u64 = 10;
+
+impl Allowance {
+    /// What a data frame is beyond, if it is; otherwise it is charged.
+    fn judge(&mut self, opcode: Opcode, frame_bytes: u64, over: OverRate) -> Option<Why> {
+        let now = Instant::now();
+        let begins = opcode != Opcode::Continuation;
+        if begins && let Some(bucket) = &mut self.messages {
+            if bucket.available(now) == 0 {
+                return Some(Why::MessageRate);
+            }
+            bucket.take(1);
+        }
+        // A throttle counts the bytes as they go.
+        if over == OverRate::Close
+            && let Some(bucket) = &mut self.bytes
+        {
+            if bucket.available(now) < frame_bytes {
+                return Some(Why::ByteRate);
+            }
+            bucket.take(frame_bytes);
+        }
+        None
+    }
+
+    fn budget(&mut self, over: OverRate) -> usize {
+        match (&mut self.bytes, over) {
+            (Some(bucket), OverRate::Throttle) => {
+                usize::try_from(bucket.available(Instant::now())).unwrap_or(usize::MAX)
+            }
+            _ => usize::MAX,
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let messages = self.messages.as_ref().map_or(Duration::ZERO, |bucket| bucket.time_to(1));
+        let bytes =
+            self.bytes.as_ref().map_or(Duration::ZERO, |bucket| bucket.time_to_portion(PORTIONS));
+        messages.max(bytes)
+    }
+}
+
+/// Who says a frame that is printed.
+#[derive(Clone, Copy)]
+enum Speaker {
+    /// A side, to the other one.
+    Peer(Side),
+    /// We do, to this side.
+    Tidegate(Side),
+}
+
+/// So much of a payload is printed.
+const PRINTED_BYTES: usize = 128;
+
+#[cold]
+fn print_frame(
+    trace: Trace,
+    speaker: Speaker,
+    header: &FrameHeader,
+    payload: &[u8],
+    session: &Entry,
+) {
+    let direction = match speaker {
+        Speaker::Peer(Side::Client) => "client > upstream",
+        Speaker::Peer(Side::Upstream) => "upstream > client",
+        Speaker::Tidegate(Side::Client) => "tidegate > client",
+        Speaker::Tidegate(Side::Upstream) => "tidegate > upstream",
+    };
+    let session = format!("{:016x}", session.record().id());
+    let (opcode, fin, len) = (header.opcode.name(), header.fin, header.payload_len);
+    let rsv = header.reserved;
+    if trace == Trace::Headers {
+        tracing::info!(target: "frames", %session, direction, opcode, fin, rsv, len, "frame");
+        return;
+    }
+    let whole = usize::try_from(len).unwrap_or(usize::MAX).min(payload.len());
+    let shown = header.unmasked(&payload[..whole.min(PRINTED_BYTES)]);
+    let payload = shown.escape_ascii();
+    tracing::info!(target: "frames", %session, direction, opcode, fin, rsv, len, %payload, "frame");
+}
