@@ -39,7 +39,32 @@ struct Arguments {
     /// Run without a file, in front of this backend: ws://HOST:PORT, http://…, https://… or unix:/PATH
     #[arg(long, value_name = "URL", value_parser = endpoint, conflicts_with = "config")]
     to: Option<String>,
+
+    /// Print the header of every frame on all routes, or on one: --trace-frames=/chat
+    #[arg(
+        long,
+        global = true,
+        value_name = "ROUTE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ALL_ROUTES
+    )]
+    trace_frames: Vec<String>,
+
+    /// Print the beginning of their payload too. It may hold secrets
+    #[arg(long, global = true, requires = "trace_frames")]
+    trace_payload: bool,
 }
+
+/// Which frames are printed, for a person who debugs.
+#[derive(Debug)]
+struct Tracing {
+    routes: Vec<String>,
+    with_payload: bool,
+}
+
+/// Stands for every route where one could be named.
+const ALL_ROUTES: &str = "*";
 
 #[derive(Debug, Clone, Copy, Subcommand)]
 enum Command {
@@ -74,12 +99,19 @@ const DRAIN_CUT: u8 = 3;
 /// Does what the arguments of the process say. Wrong usage ends in clap's words with exit code 2.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if arguments.to.is_some() && !matches!(arguments.command, None | Some(Command::Run)) {
-        eprintln!("error: --to is for running: `check` and `init` are about a file");
-        return ExitCode::from(USAGE);
+    if !matches!(arguments.command, None | Some(Command::Run)) {
+        let for_running = [
+            ("--to", arguments.to.is_some()),
+            ("--trace-frames", !arguments.trace_frames.is_empty()),
+        ];
+        if let Some((option, _)) = for_running.into_iter().find(|(_, is_given)| *is_given) {
+            eprintln!("error: {option} is for running: `check` and `init` are about a file");
+            return ExitCode::from(USAGE);
+        }
     }
+    let tracing = Tracing { routes: arguments.trace_frames, with_payload: arguments.trace_payload };
     let done = match arguments.command.unwrap_or(Command::Run) {
-        Command::Run => run::run(&arguments.config, arguments.to.as_deref()),
+        Command::Run => run::run(&arguments.config, arguments.to.as_deref(), &tracing),
         Command::Check => check::check(&arguments.config),
         Command::Init => init::init(&arguments.config),
     };

@@ -11,8 +11,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 use tokio::sync::{oneshot, watch};
 
-use super::{DRAIN_CUT, Failure, banner, check};
-use crate::config::{self, CertificateSource, Config};
+use super::{ALL_ROUTES, DRAIN_CUT, Failure, Tracing, banner, check};
+use crate::config::{self, CertificateSource, Config, Frames, Trace};
 use crate::lifecycle::phases::Phase;
 use crate::lifecycle::signals::Signals;
 use crate::lifecycle::worker;
@@ -31,16 +31,17 @@ use crate::tls::store::Store;
 use crate::upstream::Upstream;
 
 /// Runs until a signal ends it.
-pub(super) fn run(path: &Path, to: Option<&str>) -> Result<ExitCode, Failure> {
+pub(super) fn run(path: &Path, to: Option<&str>, tracing: &Tracing) -> Result<ExitCode, Failure> {
     let (path, text) = match to {
         Some(endpoint) => without_file(endpoint),
         None => (path.to_owned(), check::read(path)?),
     };
     let (config, report) = config::compile(&path, &text);
     eprint!("{}{}", report.warnings(), report.errors());
-    let Some(config) = config else {
+    let Some(mut config) = config else {
         return Err(Failure("nothing was started: see above\n".into()));
     };
+    trace(&mut config.routes, tracing)?;
     log::start();
     raise_descriptor_limit();
     record::seed_ids(random());
@@ -100,6 +101,36 @@ pub(super) fn run(path: &Path, to: Option<&str>) -> Result<ExitCode, Failure> {
     }
     tracing::info!("left: everything had finished");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has the frames of the routes that were asked for printed.
+fn trace(routes: &mut [config::Route], tracing: &Tracing) -> Result<(), Failure> {
+    let wanted = if tracing.with_payload { Trace::Payload } else { Trace::Headers };
+    for asked in &tracing.routes {
+        let mut is_found = false;
+        for route in routes.iter_mut() {
+            let path = route.path.to_string();
+            if asked == ALL_ROUTES || *asked == path || *asked == format!("{}{path}", route.host) {
+                (route.trace, is_found) = (wanted, true);
+            }
+        }
+        if !is_found {
+            let known: Vec<String> =
+                routes.iter().map(|route| format!("{}{}", route.host, route.path)).collect();
+            let known = known.join(", ");
+            return Err(Failure(format!(
+                "error: there is no route `{asked}` to trace: there is {known}\n"
+            )));
+        }
+        // A route that is not followed has no frames to print.
+        if routes.iter().all(|route| route.trace == Trace::Off || route.frames == Frames::Off) {
+            return Err(Failure(format!(
+                "error: the frames of route `{asked}` are not followed: remove `frames = \"off\"` \
+                 to trace them\n"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What `--to` means, as a file: defaults for everything but the endpoint. Its certificate is

@@ -28,6 +28,8 @@ pub(super) struct Dialogue {
     upstream: Party,
     /// What the client may still send, where that is limited.
     allowance: Option<Box<Allowance>>,
+    /// Whether somebody has begun to end the session: whatever follows is an answer.
+    is_ending: bool,
     /// How we end the session, once we do.
     farewell: Option<Farewell>,
 }
@@ -48,8 +50,8 @@ struct Party {
 #[derive(Debug, Clone, Copy)]
 struct Farewell {
     reason: &'static str,
-    /// Whose fault it is: it need not answer.
-    offender: Option<Side>,
+    /// Whether a side did what it may not: then no answer is waited for (RFC 6455 §7.1.7).
+    is_blame: bool,
 }
 
 impl Dialogue {
@@ -64,6 +66,7 @@ impl Dialogue {
             client: Party::default(),
             upstream: Party::default(),
             allowance: is_limited.then(|| Box::new(Allowance { messages, bytes })),
+            is_ending: false,
             farewell: None,
         }
     }
@@ -180,15 +183,12 @@ impl Dialogue {
     }
 
     fn heard_close(&mut self, source: Side, payload: &[u8], session: &Entry) {
-        let is_first = !self.client.has_said && !self.upstream.has_said;
         self.party(source).has_said = true;
         session.record().said_close(source, Said::read(payload));
-        if self.farewell.is_none() && is_first {
+        if !std::mem::replace(&mut self.is_ending, true) {
             session.ended(source.into(), "closed");
         }
-        if self.farewell.is_none() {
-            session.leaving();
-        }
+        session.leaving();
     }
 
     /// `side` was sent the other side's Close.
@@ -230,6 +230,7 @@ impl Dialogue {
 
     /// `source` has ended its direction. Without a Close before it, the other side is told so.
     pub(super) fn source_ended(&mut self, source: Side) {
+        self.is_ending = true;
         if !self.is_followed || self.party(source.other()).is_told {
             return;
         }
@@ -241,11 +242,12 @@ impl Dialogue {
     /// Close goes to the upstream. Whether anybody can be told.
     pub(super) fn say_goodbye(&mut self, why: Why, session: &Entry) -> bool {
         session.ended(EndedBy::Tidegate, why);
+        self.is_ending = true;
         if !self.is_followed {
             return false;
         }
         let reason = why.name();
-        self.farewell.get_or_insert(Farewell { reason, offender: None });
+        self.farewell.get_or_insert(Farewell { reason, is_blame: false });
         if !self.client.is_told {
             self.want_close(Side::Client, CloseCode::GoingAway, reason);
         }
@@ -265,8 +267,9 @@ impl Dialogue {
     /// `offender` did what it may not: it is told with `code`, the other side that it is over.
     fn blame(&mut self, offender: Side, code: CloseCode, why: Why, session: &Entry) {
         session.ended(EndedBy::Tidegate, why);
+        self.is_ending = true;
         let reason = why.name();
-        self.farewell = Some(Farewell { reason, offender: Some(offender) });
+        self.farewell = Some(Farewell { reason, is_blame: true });
         let for_the_other = match (code, offender) {
             (CloseCode::ProtocolError, Side::Upstream) => CloseCode::BadGateway,
             _ => CloseCode::GoingAway,
@@ -367,7 +370,7 @@ impl Dialogue {
             Side::Client => &self.client,
             Side::Upstream => &self.upstream,
         };
-        has_ended || (party.is_told && (party.has_said || farewell.offender == Some(side)))
+        has_ended || (party.is_told && (party.has_said || farewell.is_blame))
     }
 
     /// How many bytes of `source` may go on now.

@@ -243,7 +243,11 @@ impl Direction {
     }
 
     fn broken(&mut self, broken: Broken) -> Poll<Flow> {
-        self.state = State::Closed;
+        self.state = match broken {
+            // Its destination can still be told.
+            Broken::Source(_) => State::Ending,
+            Broken::Destination(_) => State::Closed,
+        };
         Poll::Ready(Flow::Broken(broken))
     }
 }

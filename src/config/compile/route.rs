@@ -159,14 +159,15 @@ fn refuse_frame_keys(written: &file::Route, faults: &mut Faults) {
         ("max_message", &written.max_message),
         ("message_rate", &written.message_rate),
     ];
-    for (key, text) in keys {
-        if let Some(text) = text {
-            faults.error(
-                Some(text.span()),
-                format_args!("`{key}` needs frames, which `frames = \"off\"` does not follow"),
-                "remove one of the two",
-            );
-        }
+    let keys = keys.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?)));
+    // Whoever is to be told why needs a Close.
+    let closing = written.over_rate.as_ref().filter(|text| text.get_ref() == "close");
+    for (key, text) in keys.chain(closing.map(|text| ("over_rate = \"close\"", text))) {
+        faults.error(
+            Some(text.span()),
+            format_args!("`{key}` needs frames, which `frames = \"off\"` does not follow"),
+            "remove one of the two",
+        );
     }
 }
 

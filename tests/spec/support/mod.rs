@@ -5,6 +5,7 @@
 //! Nothing here sleeps to let something happen: everything awaits an event, and [`within`] bounds the wait.
 
 pub(crate) mod certificates;
+pub(crate) mod frames;
 pub(crate) mod programs;
 pub(crate) mod proxy;
 pub(crate) mod upstream;
