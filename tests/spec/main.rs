@@ -8,6 +8,7 @@ mod builtin;
 mod command_line;
 mod configuration;
 mod curl;
+mod dead_peers;
 mod drain;
 mod endings;
 mod endpoints;

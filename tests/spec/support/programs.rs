@@ -164,6 +164,13 @@ pub(crate) fn node(script: &str, arguments: &[&str]) -> Program {
     Program::start(Command::new("node").arg(clients().join(script)).args(arguments))
 }
 
+/// The same in a network namespace.
+pub(crate) fn node_inside(namespace: &str, script: &str, arguments: &[&str]) -> Program {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace, "node"]).arg(clients().join(script));
+    Program::start(command.args(arguments))
+}
+
 /// wscat, whose stdin stays open: it leaves without a word when that ends.
 pub(crate) fn wscat(arguments: &[&str]) -> Program {
     Program::start(

@@ -50,6 +50,7 @@ pub(crate) struct Setup {
     more: String,
     whole: Option<String>,
     open_files: Option<u32>,
+    namespace: Option<String>,
 }
 
 impl Setup {
@@ -86,6 +87,7 @@ impl Setup {
             more: String::new(),
             whole: None,
             open_files: None,
+            namespace: None,
         }
     }
 
@@ -143,6 +145,12 @@ impl Setup {
         self
     }
 
+    /// The process lives in this network namespace.
+    pub(crate) fn inside(mut self, namespace: &str) -> Setup {
+        self.namespace = Some(namespace.to_owned());
+        self
+    }
+
     /// The folder in which the configuration will be, for certificates of the test's own.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
@@ -169,9 +177,14 @@ impl Setup {
         raise_descriptor_limit();
         let file = self.folder.path().join("proxy.toml");
         std::fs::write(&file, self.toml()).expect("the folder is ours");
-        let mut command = match self.open_files {
-            None => Command::new(TIDEGATE),
-            Some(limit) => {
+        let mut command = match (self.open_files, &self.namespace) {
+            (None, None) => Command::new(TIDEGATE),
+            (_, Some(namespace)) => {
+                let mut ip = Command::new("ip");
+                ip.args(["netns", "exec", namespace, TIDEGATE]);
+                ip
+            }
+            (Some(limit), None) => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), TIDEGATE]);
                 shell
