@@ -236,3 +236,54 @@ async fn mere_bytes_can_be_throttled_too() {
     assert_eq!((sha256(arrived), ending), (sha256(&sent), Ending::Closed));
     assert!(start.elapsed() > Duration::from_millis(800), "{:?}", start.elapsed());
 }
+
+/// `--trace-frames` prints headers of the routes that were asked for, never payload; `--trace-payload` prints that too.
+#[tokio::test]
+async fn frames_are_printed_for_a_person_who_debugs() {
+    for (arguments, shows_payload) in [
+        (["run", "--trace-frames=/chat"].as_slice(), false),
+        (&["--trace-frames", "--trace-payload"], true),
+    ] {
+        let upstream = Upstream::raw().await;
+        let other = "[[route]]\npath = \"/chat\"\nupstream = \"app\"\nping_after = \"100ms\"";
+        let setup = Setup::to(upstream.endpoint()).also(other).arguments(arguments);
+        let proxy = setup.start().await;
+        for path in ["/", "/chat"] {
+            let mut client = proxy.plain().await;
+            client.send(crate::support::wire::handshake_with(path, "")).await;
+            let mut leg = upstream.accept().await;
+            leg.accept().await;
+            client.head().await;
+            client.send(with_first_byte(TEXT, format!("secret of {path}").as_bytes(), true)).await;
+            client.send(masked(CONTINUATION, "")).await;
+            if path == "/chat" {
+                client.answer_ping_as_client().await;
+                proxy.says("tidegate > client").await;
+            }
+            leg.send(plain(CLOSE, close(1000, ""))).await;
+            client.send(masked(CLOSE, close(1000, ""))).await;
+            drop((client, leg));
+            let route = format!("*{path}");
+            proxy.record(|record| record["event"] == "end" && record["route"] == *route).await;
+        }
+        let chat = proxy
+            .says("direction=\"client > upstream\" opcode=\"text\" fin=false rsv=0 len=15")
+            .await;
+        let all = proxy.stderr();
+        assert!(chat.contains("session="), "{chat}");
+        assert!(all.contains("opcode=\"ping\"") && all.contains("opcode=\"pong\""), "{all}");
+        assert!(all.contains("\"upstream > client\" opcode=\"close\""), "{all}");
+        assert_eq!(all.contains("secret of /chat"), shows_payload, "{all}");
+        assert_eq!(all.contains("len=11"), shows_payload, "only what was asked for: {all}");
+    }
+}
+
+/// A route that is not there, or has no frames, cannot be traced.
+#[tokio::test]
+async fn what_cannot_be_traced_is_an_error() {
+    let (code, said) = Setup::builtin().arguments(&["--trace-frames=/nowhere"]).fails().await;
+    assert!(code == 1 && said.contains("there is no route `/nowhere` to trace"), "{said}");
+    let off = Setup::builtin().route("frames = \"off\"").arguments(&["--trace-frames"]);
+    let (code, said) = off.fails().await;
+    assert!(code == 1 && said.contains("are not followed"), "{said}");
+}

@@ -51,6 +51,7 @@ pub(crate) struct Setup {
     whole: Option<String>,
     open_files: Option<u32>,
     namespace: Option<String>,
+    arguments: Vec<String>,
 }
 
 impl Setup {
@@ -88,6 +89,7 @@ impl Setup {
             whole: None,
             open_files: None,
             namespace: None,
+            arguments: Vec::new(),
         }
     }
 
@@ -145,6 +147,12 @@ impl Setup {
         self
     }
 
+    /// More arguments on the command line.
+    pub(crate) fn arguments(mut self, arguments: &[&str]) -> Setup {
+        self.arguments.extend(arguments.iter().map(|argument| argument.to_string()));
+        self
+    }
+
     /// The process lives in this network namespace.
     pub(crate) fn inside(mut self, namespace: &str) -> Setup {
         self.namespace = Some(namespace.to_owned());
@@ -194,6 +202,7 @@ impl Setup {
             command
                 .arg("--config")
                 .arg(file)
+                .args(&self.arguments)
                 .current_dir(self.folder.path())
                 .env_remove("RUST_LOG"),
         )
