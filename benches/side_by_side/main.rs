@@ -6,6 +6,7 @@
 //! cargo bench --bench side_by_side -- 'wss echo' get    only scenarios with these words
 //! cargo bench --bench side_by_side -- --peers tidegate,nginx,haproxy-64k --rounds 9
 //! cargo bench --bench side_by_side -- --baseline OTHER  against another build of tidegate
+//! cargo bench --bench side_by_side -- echo --peers tidegate,tidegate-off --reference tidegate-off
 //! ```
 //!
 //! The proxies run on one core, the clients and the backend ([`client`], [`backend`]) on another,
@@ -52,9 +53,12 @@ struct Arguments {
     /// Few short rounds and few idle sessions: under a minute, and coarser.
     #[arg(long)]
     quick: bool,
-    /// Who takes part: tidegate, nginx, nginx-16k, haproxy, haproxy-64k, baseline.
+    /// Who takes part: tidegate, tidegate-off, nginx, nginx-16k, haproxy, haproxy-64k, baseline.
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
+    /// Whom the ratios are taken to.
+    #[arg(long, default_value = peer::REFERENCE)]
+    reference: String,
     /// How many idle sessions are weighed [default: 4000; with --quick 1000].
     #[arg(long)]
     sessions: Option<usize>,
@@ -101,7 +105,7 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         }
     })?;
 
-    println!("{}", report::costs(&peers, &rows));
+    println!("{}", report::costs(&peers, &rows, &arguments.reference));
     println!("{}", report::circumstances(&peers, &rows));
     println!(
         "Median (least–greatest) of the rounds; ratios of the medians (least–greatest of a round). \

@@ -39,7 +39,7 @@ impl Site {
     }
 }
 
-/// The peer that ratios are taken to.
+/// The peer that ratios are taken to unless `--reference` says otherwise; the aims are ratios to it.
 pub(crate) const REFERENCE: &str = "nginx";
 
 /// Those that are measured unless `--peers` says otherwise.
@@ -52,7 +52,7 @@ pub(crate) fn all(tidegate: &Path, baseline: Option<&Path>) -> Vec<Peer> {
         settings: "defaults; tracking and access log on",
         program: tidegate.to_owned(),
         arguments: |site| vec!["--config".into(), site.configuration().into()],
-        configuration: tidegate_toml,
+        configuration: |site| tidegate_toml(site, ""),
     };
     let nginx = Peer {
         name: "nginx",
@@ -73,6 +73,12 @@ pub(crate) fn all(tidegate: &Path, baseline: Option<&Path>) -> Vec<Peer> {
     };
     let mut all = vec![
         tidegate.clone(),
+        Peer {
+            name: "tidegate-off",
+            settings: "as tidegate, with `frames = \"off\"`: bytes, not frames",
+            configuration: |site| tidegate_toml(site, "frames = \"off\""),
+            ..tidegate.clone()
+        },
         nginx.clone(),
         Peer {
             name: "nginx-16k",
@@ -96,7 +102,7 @@ pub(crate) fn all(tidegate: &Path, baseline: Option<&Path>) -> Vec<Peer> {
     all
 }
 
-fn tidegate_toml(site: &Site) -> String {
+fn tidegate_toml(site: &Site, route: &str) -> String {
     let Site { folder, wss, ws, backend, chain, key, .. } = site;
     format!(
         r#"[[listener]]
@@ -115,6 +121,7 @@ endpoints = ["http://{backend}"]
 
 [[route]]
 upstream = "app"
+{route}
 
 [log]
 path = "{folder}/access.log"

@@ -1,4 +1,4 @@
-//! From samples to a Markdown table: medians, their spread, and ratios to nginx.
+//! From samples to a Markdown table: medians, their spread, and ratios to one of the peers.
 
 use std::fmt::Write;
 
@@ -25,9 +25,11 @@ pub(crate) struct Row<'a> {
     pub(crate) cells: Vec<Cell>,
 }
 
-/// The main table: what each peer costs, and what that is to nginx.
-pub(crate) fn costs(peers: &[Peer], rows: &[Row]) -> String {
-    let reference = peers.iter().position(|peer| peer.name == REFERENCE);
+/// The main table: what each peer costs, and what that is to the peer called `reference`.
+pub(crate) fn costs(peers: &[Peer], rows: &[Row], reference: &str) -> String {
+    let name = reference;
+    let reference = peers.iter().position(|peer| peer.name == name);
+    let has_aims = reference.is_some() && name == REFERENCE;
     let mut table = String::from("| CPU time or memory of the proxy |");
     for peer in peers {
         let _ = write!(table, " {} |", peer.name);
@@ -35,8 +37,10 @@ pub(crate) fn costs(peers: &[Peer], rows: &[Row]) -> String {
     let others: Vec<_> = (0..peers.len()).filter(|&at| Some(at) != reference).collect();
     if reference.is_some() {
         for &other in &others {
-            let _ = write!(table, " **{} / {REFERENCE}** |", peers[other].name);
+            let _ = write!(table, " **{} / {name}** |", peers[other].name);
         }
+    }
+    if has_aims {
         table.push_str(" aim |");
     }
     let columns = table.matches('|').count() - 1;
@@ -51,6 +55,8 @@ pub(crate) fn costs(peers: &[Peer], rows: &[Row]) -> String {
                 let ratio = ratio(&cells[other].figures, &cells[reference].figures);
                 let _ = write!(table, " {ratio} |");
             }
+        }
+        if has_aims {
             let _ = write!(table, " {:.2} |", scenario.aim);
         }
         table.push('\n');

@@ -65,7 +65,14 @@ pub(crate) struct Sample {
 }
 
 /// All scenarios, with the aims of the design.
-pub(crate) const ALL: [Scenario; 9] = [
+pub(crate) const ALL: [Scenario; 12] = [
+    Scenario {
+        name: "wss echo 32 B",
+        over_tls: true,
+        work: Work::Echo { payload_bytes: 32 },
+        unit: Unit::MicrosPerRoundTrip,
+        aim: 0.75,
+    },
     Scenario {
         name: "wss echo 1 KiB",
         over_tls: true,
@@ -81,11 +88,25 @@ pub(crate) const ALL: [Scenario; 9] = [
         aim: 0.20,
     },
     Scenario {
+        name: "ws echo 32 B",
+        over_tls: false,
+        work: Work::Echo { payload_bytes: 32 },
+        unit: Unit::MicrosPerRoundTrip,
+        aim: 1.0,
+    },
+    Scenario {
         name: "ws echo 1 KiB",
         over_tls: false,
         work: Work::Echo { payload_bytes: 1024 },
         unit: Unit::MicrosPerRoundTrip,
         aim: 1.0,
+    },
+    Scenario {
+        name: "ws echo 16 KiB",
+        over_tls: false,
+        work: Work::Echo { payload_bytes: 16 * 1024 },
+        unit: Unit::MicrosPerRoundTrip,
+        aim: 0.5,
     },
     Scenario {
         name: "wss download 64 KiB",

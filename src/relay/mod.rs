@@ -160,6 +160,15 @@ impl Relay {
         if !matches!(self.stage, Stage::Relaying) {
             return Poll::Pending;
         }
+        // What one direction gave us to say in the other, which had its turn before.
+        let has_to_say = |direction: &Direction, leg: &Leg| {
+            direction.has_to_say(&self.dialogue) && !leg.is_stuck()
+        };
+        if has_to_say(&self.to_upstream, &self.upstream)
+            || has_to_say(&self.to_client, &self.client)
+        {
+            cx.waker().wake_by_ref();
+        }
         if !(self.to_upstream.is_closed() && self.to_client.is_closed()) {
             if BOTH.iter().all(|side| self.is_settled(*side)) {
                 self.close();
