@@ -366,7 +366,7 @@ async fn a_frame_that_is_too_large() {
 #[tokio::test]
 async fn a_message_that_is_too_large() {
     for over in BOTH {
-        let mut scene = Scene::with(over, "max_message = \"1KiB\"").await;
+        let mut scene = Scene::with(over, "max_message = \"1KiB\"\nclose_timeout = \"1h\"").await;
         let fragments = [
             with_first_byte(BINARY, &[1; 1000], false),
             plain(0x0, [2; 24]),
