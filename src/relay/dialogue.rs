@@ -336,22 +336,13 @@ impl Dialogue {
         }
     }
 
-    /// Whether something is still to be said to `side`.
-    pub(super) fn has_waiting(&self, side: Side) -> bool {
+    /// What is still to be said to `side`.
+    pub(super) fn waiting(&self, side: Side) -> Option<&Insertion> {
         let party = match side {
             Side::Client => &self.client,
             Side::Upstream => &self.upstream,
         };
-        party.waiting.is_some()
-    }
-
-    /// Whether a Close of ours is still to be said to `side`.
-    pub(super) fn has_close_waiting(&self, side: Side) -> bool {
-        let party = match side {
-            Side::Client => &self.client,
-            Side::Upstream => &self.upstream,
-        };
-        party.waiting.as_ref().is_some_and(|waiting| waiting.is_close)
+        party.waiting.as_deref()
     }
 
     /// Whether a Close was sent to `side`.

@@ -129,6 +129,7 @@ impl Direction {
                         self.state = State::Ending;
                         // Half a header tells nobody anything, and would stand in the way.
                         self.held = Vec::new();
+                        self.hurry();
                         dialogue.source_ended(self.source);
                         continue;
                     }
@@ -169,12 +170,17 @@ impl Direction {
 
     /// Whether there is something of ours to be sent this way, and a place for it.
     pub(super) fn has_to_say(&self, dialogue: &Dialogue) -> bool {
-        dialogue.has_waiting(self.source.other()) && self.takes_insertions()
+        self.state != State::Closed
+            && dialogue.waiting(self.source.other()).is_some_and(|ours| {
+                self.passage.as_ref().is_some_and(|passage| passage.takes(ours))
+            })
     }
 
-    /// Whether a frame of ours could be sent this way now.
-    pub(super) fn takes_insertions(&self) -> bool {
-        self.state != State::Closed && self.passage.as_ref().is_some_and(Passage::takes_insertions)
+    /// There is no time for a Close of ours to wait for the end of a message, or it will not come.
+    pub(super) fn hurry(&mut self) {
+        if let Some(passage) = &mut self.passage {
+            passage.hurry();
+        }
     }
 
     /// Sends on what of `bytes` may go on.
@@ -243,6 +249,7 @@ impl Direction {
     }
 
     fn broken(&mut self, broken: Broken) -> Poll<Flow> {
+        self.hurry();
         self.state = match broken {
             // Its destination can still be told.
             Broken::Source(_) => State::Ending,

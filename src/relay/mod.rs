@@ -224,9 +224,8 @@ impl Relay {
         let (code, reason) = dialogue::gone(gone);
         self.dialogue.lost(gone, code, reason);
         let left = gone.other();
-        let can_be_told =
-            self.dialogue.has_waiting(left) && self.direction_from(gone).takes_insertions();
-        if can_be_told || self.dialogue.is_told(left) {
+        self.direction_from_mut(gone).hurry();
+        if self.direction_from(gone).has_to_say(&self.dialogue) || self.dialogue.is_told(left) {
             self.leg_mut(gone).abandon();
             self.close();
             return Poll::Pending;
@@ -283,6 +282,13 @@ impl Relay {
         }
     }
 
+    fn direction_from_mut(&mut self, side: Side) -> &mut Direction {
+        match side {
+            Side::Client => &mut self.to_upstream,
+            Side::Upstream => &mut self.to_client,
+        }
+    }
+
     fn obey(&mut self, order: Order) -> Poll<()> {
         let is_relaying = matches!(self.stage, Stage::Relaying);
         match order {
@@ -326,7 +332,7 @@ impl Relay {
             let has_moved = acknowledged != self.acknowledged[at];
             self.acknowledged[at] = acknowledged;
             match self.session.ping(side) {
-                Ping::Wanted(_) if !self.dialogue.has_waiting(side) => {
+                Ping::Wanted(_) if self.dialogue.waiting(side).is_none() => {
                     self.dialogue.want_ping(side);
                 }
                 // A frame in flight is in its way, or what was sent before it. As long as the peer
@@ -343,8 +349,9 @@ impl Relay {
 
     fn close(&mut self) {
         for side in BOTH {
-            let can_be_told = self.direction_from(side.other()).takes_insertions();
-            if self.dialogue.has_close_waiting(side) && !can_be_told {
+            self.direction_from_mut(side.other()).hurry();
+            let has_place = self.direction_from(side.other()).has_to_say(&self.dialogue);
+            if self.dialogue.waiting(side).is_some_and(|ours| ours.is_close) && !has_place {
                 self.session.record().reason("a frame in flight left no place for a Close");
             }
         }

@@ -59,6 +59,8 @@ pub struct Passage {
     outlet: Outlet,
     /// Where frames begin is not known any more, and does not matter.
     is_blind: bool,
+    /// Whether a Close need not wait for the end of a message.
+    is_hurried: bool,
 }
 
 /// What may still be sent in a direction.
@@ -77,7 +79,7 @@ enum Outlet {
 impl Passage {
     /// A direction at its beginning.
     pub fn new(tracker: Tracker) -> Self {
-        Self { tracker, outlet: Outlet::Open, is_blind: false }
+        Self { tracker, outlet: Outlet::Open, is_blind: false, is_hurried: false }
     }
 
     /// What went through so far.
@@ -95,20 +97,34 @@ impl Passage {
         self.outlet == Outlet::Said
     }
 
-    /// Whether a frame of ours may be sent now, before anything else is given.
-    pub fn takes_insertions(&self) -> bool {
+    /// Whether a frame of ours may be sent now, before anything else is given. Control frames may
+    /// stand between the fragments of a message (RFC 6455 §5.4), but there are endpoints which take
+    /// a Close there for an error of its sender: as long as there is time, it waits for the end of
+    /// the message.
+    pub fn takes(&self, insertion: &Insertion) -> bool {
+        let is_too_early = insertion.is_close && self.tracker.is_in_message() && !self.is_hurried;
         match self.outlet {
-            Outlet::Open => self.tracker.is_at_boundary(),
+            Outlet::Open => self.tracker.is_at_boundary() && !is_too_early,
             Outlet::Refusing => true,
             Outlet::Said | Outlet::Shut => false,
         }
     }
 
-    /// A frame of ours was sent, where [`Passage::takes_insertions`] said it may be.
+    /// There is no time to wait for the end of a message, or it will not come.
+    pub fn hurry(&mut self) {
+        self.is_hurried = true;
+    }
+
+    /// A frame of ours was sent, where [`Passage::takes`] said it may be.
     pub fn inserted(&mut self, insertion: &Insertion) {
         if insertion.is_close {
-            self.outlet = Outlet::Shut;
+            self.let_nothing_more_through(Outlet::Shut);
         }
+    }
+
+    fn let_nothing_more_through(&mut self, outlet: Outlet) {
+        self.outlet = outlet;
+        self.tracker.stop_counting();
     }
 
     /// Lets nothing of the peer's through from here on, and does not look at it any more. To be
@@ -116,7 +132,7 @@ impl Passage {
     pub fn give_up(&mut self) {
         self.is_blind = true;
         if self.outlet == Outlet::Open {
-            self.outlet = Outlet::Refusing;
+            self.let_nothing_more_through(Outlet::Refusing);
         }
     }
 
@@ -139,9 +155,7 @@ impl Passage {
         let mut pending = 0;
         let mut at = 0;
         let stop = loop {
-            if self.takes_insertions()
-                && let Some(ours) = insertion.take()
-            {
+            if let Some(ours) = insertion.take_if(|ours| self.takes(ours)) {
                 pieces.extend_from_slice(&bytes[pending..at]);
                 pieces.extend_from_slice(&ours.frame);
                 pending = at;
@@ -181,7 +195,7 @@ impl Passage {
                 Verdict::Refuse => {
                     pieces.extend_from_slice(&bytes[pending..at]);
                     pending = at;
-                    self.outlet = Outlet::Refusing;
+                    self.let_nothing_more_through(Outlet::Refusing);
                 }
             }
             self.tracker.pass(&step);

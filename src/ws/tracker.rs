@@ -53,6 +53,7 @@ pub struct Tracker {
     /// Whether a message ends with the frame in flight.
     is_last: bool,
     has_closed: bool,
+    is_counting: bool,
 }
 
 // There are two for every session.
@@ -146,10 +147,11 @@ impl Tracker {
             is_in_message: false,
             is_last: false,
             has_closed: false,
+            is_counting: true,
         }
     }
 
-    /// What went through so far.
+    /// What went through so far, until [`Tracker::stop_counting`].
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -158,6 +160,16 @@ impl Tracker {
     /// message as well, a control frame may be put (RFC 6455 §5.4).
     pub fn is_at_boundary(&self) -> bool {
         self.payload_left == 0
+    }
+
+    /// What is passed from here on goes nowhere, and does not count.
+    pub fn stop_counting(&mut self) {
+        self.is_counting = false;
+    }
+
+    /// Whether a message has begun and its last frame has not.
+    pub fn is_in_message(&self) -> bool {
+        self.is_in_message
     }
 
     /// What is at the front of `bytes`, which follow on everything that has been passed.
@@ -221,12 +233,12 @@ impl Tracker {
                 self.is_in_message = !header.fin;
                 self.is_last = header.fin;
                 let is_fragment = !header.fin || header.opcode == Opcode::Continuation;
-                self.counts.fragments += u64::from(is_fragment);
+                self.counts.fragments += u64::from(is_fragment && self.is_counting);
             }
             Step::Control { header, .. } => {
                 match header.opcode {
-                    Opcode::Ping => self.counts.pings += 1,
-                    Opcode::Pong => self.counts.pongs += 1,
+                    Opcode::Ping => self.counts.pings += u64::from(self.is_counting),
+                    Opcode::Pong => self.counts.pongs += u64::from(self.is_counting),
                     Opcode::Close => self.has_closed = true,
                     Opcode::Continuation | Opcode::Text | Opcode::Binary => {}
                 }
@@ -235,7 +247,7 @@ impl Tracker {
             Step::Missing => return,
         }
         if self.payload_left == 0 && self.is_last {
-            self.counts.messages += 1;
+            self.counts.messages += u64::from(self.is_counting);
             self.is_last = false;
         }
     }

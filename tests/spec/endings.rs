@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::frames::{BINARY, CLOSE, TEXT, close, masked, plain, with_first_byte};
+use crate::support::frames::{
+    BINARY, CLOSE, CONTINUATION, TEXT, close, masked, plain, with_first_byte,
+};
 use crate::support::{BOTH, Ending, Over, Proxy, Setup, Upstream, Wire};
 
 /// A session with both ends in the test's hand, on a proxy of its own.
@@ -318,6 +320,38 @@ async fn a_close_waits_for_the_end_of_a_frame() {
         scene.upstream.expect_close(1001).await;
         scene.upstream.finish().await;
         scene.client.expect_end().await;
+    }
+}
+
+/// A Close of ours waits for the end of a message too: between fragments it would be legal (RFC 6455 §5.4), and strict
+/// endpoints all the same take it for an error of the sender's.
+#[tokio::test]
+async fn a_close_waits_for_the_end_of_a_message() {
+    for over in BOTH {
+        let keys = "max_age = \"200ms\"\nclose_timeout = \"1h\"";
+        let mut scene = Scene::with(over, keys).await;
+        let first = with_first_byte(TEXT, b"first, ", false);
+        scene.upstream.send(&first).await;
+        scene.client.expect(&first).await;
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        scene.upstream.send(plain(CONTINUATION, "last")).await;
+        scene.client.expect(plain(CONTINUATION, "last")).await;
+        scene.client.expect_close(1001).await;
+    }
+}
+
+/// A message that never ends is not waited for: at `close_timeout` the Close stands between its fragments.
+#[tokio::test]
+async fn a_message_that_never_ends_is_not_waited_for() {
+    for over in BOTH {
+        let keys = "max_age = \"100ms\"\nclose_timeout = \"200ms\"";
+        let mut scene = Scene::with(over, keys).await;
+        let first = with_first_byte(TEXT, b"first, ", false);
+        scene.upstream.send(&first).await;
+        scene.client.expect(&first).await;
+        scene.client.expect_close(1001).await;
+        scene.client.expect_end().await;
+        scene.upstream.expect_close(1001).await;
     }
 }
 

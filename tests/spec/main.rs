@@ -23,6 +23,7 @@ mod node_ws;
 mod relay;
 mod routes;
 mod slow_readers;
+mod strict;
 mod support;
 mod tls;
 mod wscat;

@@ -1,6 +1,6 @@
 //! Programs that the tests run: the proxy itself, curl, node and wscat.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 
@@ -178,6 +178,14 @@ pub(crate) fn wscat(arguments: &[&str]) -> Program {
     )
 }
 
+/// `python3 tests/clients/SCRIPT` with the packages of `tests/clients/requirements.txt`.
+pub(crate) fn python(script: &str, arguments: &[&str]) -> Program {
+    static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
+    let packages = PACKAGES.get_or_init(install_packages);
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
+    Program::start(Command::new("python3").arg(script).args(arguments).env("PYTHONPATH", packages))
+}
+
 /// A Node.js `ws` and http server on one port, and its endpoint.
 pub(crate) async fn node_upstream(script: &str) -> (Program, String) {
     let program = node(script, &[]);
@@ -187,38 +195,65 @@ pub(crate) async fn node_upstream(script: &str) -> (Program, String) {
     (program, endpoint)
 }
 
-/// The folder with the Node.js clients, installed once for each content of the lock file.
+/// The folder with the Node.js clients.
 fn clients() -> &'static PathBuf {
     static CLIENTS: OnceLock<PathBuf> = OnceLock::new();
     CLIENTS.get_or_init(install_clients)
 }
 
-/// Installs beside the other things that a build makes, under a lock since test processes run side by side.
+/// The folder with the Python packages, installed once for each content of their list.
+fn install_packages() -> PathBuf {
+    let list = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients/requirements.txt");
+    installed("packages", &list, |folder| {
+        let mut pip = std::process::Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]);
+        pip.arg(folder).arg("--requirement").arg(&list);
+        pip
+    })
+}
+
+/// The folder with the Node.js clients, installed once for each content of the lock file.
 fn install_clients() -> PathBuf {
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
-    let lock_file = std::fs::read(source.join("package-lock.json"))
-        .expect("package-lock.json is in the repository");
+    installed("clients", &source.join("package-lock.json"), |folder| {
+        for entry in
+            std::fs::read_dir(&source).expect("tests/clients is in the repository").flatten()
+        {
+            if entry.path().is_file() {
+                std::fs::copy(entry.path(), folder.join(entry.file_name()))
+                    .expect("the target folder can be written");
+            }
+        }
+        let mut npm = std::process::Command::new("npm");
+        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(folder);
+        npm
+    })
+}
+
+/// Installs beside the other things that a build makes, under a lock since test processes run side by side. What is to
+/// be installed is what `list` says; `prepare` is called each time, and what it returns is run if the list is new.
+fn installed(
+    name: &str,
+    list: &Path,
+    prepare: impl FnOnce(&Path) -> std::process::Command,
+) -> PathBuf {
+    let content = std::fs::read(list).expect("it is in the repository");
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("clients-{}", &sha256(lock_file)[..16]));
+        .join(format!("{name}-{}", &sha256(content)[..16]));
     std::fs::create_dir_all(&folder).expect("the target folder can be written");
     let lock =
         std::fs::File::create(folder.join("lock")).expect("the target folder can be written");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
         .expect("a file of our own can be locked");
-    for entry in std::fs::read_dir(&source).expect("tests/clients is in the repository").flatten() {
-        if entry.path().is_file() {
-            std::fs::copy(entry.path(), folder.join(entry.file_name()))
-                .expect("the target folder can be written");
-        }
-    }
+    let mut install = prepare(&folder);
     let done = folder.join("installed");
     if !done.exists() {
-        let npm = std::process::Command::new("npm")
-            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .current_dir(&folder)
-            .output()
-            .expect("the tests need npm");
-        assert!(npm.status.success(), "npm ci: {}", String::from_utf8_lossy(&npm.stderr));
+        let output = install.output().unwrap_or_else(|error| panic!("{install:?}: {error}"));
+        assert!(
+            output.status.success(),
+            "{install:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         std::fs::write(done, "").expect("the target folder can be written");
     }
     folder
