@@ -46,10 +46,13 @@ struct Party {
     is_told: bool,
 }
 
-/// How we end a session.
+/// How we end a session. One side is told first. What the other still has to say to it, answers to
+/// what came before, goes on until that one has closed; only then it is told as well.
 #[derive(Debug, Clone, Copy)]
 struct Farewell {
     reason: &'static str,
+    /// Who is told last, and with which code.
+    last: (Side, CloseCode),
     /// Whether a side did what it may not: then no answer is waited for (RFC 6455 §7.1.7).
     is_blame: bool,
 }
@@ -114,10 +117,7 @@ impl Dialogue {
             Step::Control { header, payload, .. } => {
                 self.trace(Speaker::Peer(source), header, payload, session);
                 match header.opcode {
-                    Opcode::Close => {
-                        self.heard_close(source, &header.unmasked(payload), session);
-                        Verdict::Pass
-                    }
+                    Opcode::Close => self.heard_close(source, &header.unmasked(payload), session),
                     Opcode::Pong => self.judge_pong(source, &header.unmasked(payload), session),
                     Opcode::Ping | Opcode::Continuation | Opcode::Text | Opcode::Binary => {
                         Verdict::Pass
@@ -182,13 +182,30 @@ impl Dialogue {
         }
     }
 
-    fn heard_close(&mut self, source: Side, payload: &[u8], session: &Entry) {
+    fn heard_close(&mut self, source: Side, payload: &[u8], session: &Entry) -> Verdict {
         self.party(source).has_said = true;
         session.record().said_close(source, Said::read(payload));
         if !std::mem::replace(&mut self.is_ending, true) {
             session.ended(source.into(), "closed");
         }
         session.leaving();
+        match self.farewell {
+            // It answers us; whoever is to blame gets a Close of its own.
+            Some(farewell) if farewell.is_blame => {
+                self.tell_last(source.other());
+                Verdict::Refuse
+            }
+            Some(_) | None => Verdict::Pass,
+        }
+    }
+
+    /// Says what we owe to `side` if it is the last that is told.
+    fn tell_last(&mut self, side: Side) {
+        if let Some(Farewell { reason, last: (last, code), .. }) = self.farewell
+            && last == side
+        {
+            self.want_close(side, code, reason);
+        }
     }
 
     /// `side` was sent the other side's Close.
@@ -231,11 +248,8 @@ impl Dialogue {
     /// `source` has ended its direction. Without a Close before it, the other side is told so.
     pub(super) fn source_ended(&mut self, source: Side) {
         self.is_ending = true;
-        if !self.is_followed || self.party(source.other()).is_told {
-            return;
-        }
-        let reason = self.farewell.map_or(gone(source).1, |farewell| farewell.reason);
-        self.want_close(source.other(), gone(source).0, reason);
+        let (code, reason) = gone(source);
+        self.lost(source, code, reason);
     }
 
     /// Ends the session from our side, the client first: what it still has to say before its own
@@ -247,7 +261,11 @@ impl Dialogue {
             return false;
         }
         let reason = why.name();
-        self.farewell.get_or_insert(Farewell { reason, is_blame: false });
+        self.farewell.get_or_insert(Farewell {
+            reason,
+            last: (Side::Upstream, CloseCode::GoingAway),
+            is_blame: false,
+        });
         if !self.client.is_told {
             self.want_close(Side::Client, CloseCode::GoingAway, reason);
         }
@@ -255,34 +273,42 @@ impl Dialogue {
         true
     }
 
-    /// The client took too long for its Close: the upstream is told as well, and nobody is waited
-    /// for any more.
+    /// Who was told first took too long to close: nobody is waited for any more.
     pub(super) fn give_up(&mut self) {
-        if self.is_followed && self.farewell.is_some() && !self.upstream.is_told {
-            let reason = self.farewell.map_or("", |farewell| farewell.reason);
-            self.want_close(Side::Upstream, CloseCode::GoingAway, reason);
+        if self.is_followed
+            && let Some(farewell) = self.farewell
+        {
+            self.tell_last(farewell.last.0);
         }
     }
 
-    /// `offender` did what it may not: it is told with `code`, the other side that it is over.
+    /// `offender` did what it may not: it is told with `code`, the other side that it is over. A
+    /// client is told last: answers to what it said before may be on their way.
     fn blame(&mut self, offender: Side, code: CloseCode, why: Why, session: &Entry) {
         session.ended(EndedBy::Tidegate, why);
         self.is_ending = true;
         let reason = why.name();
-        self.farewell = Some(Farewell { reason, is_blame: true });
-        let for_the_other = match (code, offender) {
-            (CloseCode::ProtocolError, Side::Upstream) => CloseCode::BadGateway,
-            _ => CloseCode::GoingAway,
-        };
-        self.want_close(offender, code, reason);
-        self.want_close(offender.other(), for_the_other, reason);
+        self.farewell = Some(Farewell { reason, last: (offender, code), is_blame: true });
+        match offender {
+            Side::Client => self.want_close(Side::Upstream, CloseCode::GoingAway, reason),
+            Side::Upstream => {
+                let is_nonsense = code == CloseCode::ProtocolError;
+                let for_the_client =
+                    if is_nonsense { CloseCode::BadGateway } else { CloseCode::GoingAway };
+                self.want_close(Side::Client, for_the_client, reason);
+                self.tell_last(Side::Upstream);
+            }
+        }
         session.leaving();
     }
 
-    /// One leg was lost without a Close: the other side is to be told with `code`.
+    /// One leg was lost without a Close: the other side is to be told with `code`, unless we have
+    /// something else to say to it.
     pub(super) fn lost(&mut self, gone: Side, code: CloseCode, reason: &str) {
-        if self.is_followed && !self.party(gone.other()).is_told {
-            self.want_close(gone.other(), code, reason);
+        let left = gone.other();
+        if self.is_followed && !self.party(left).is_told {
+            self.tell_last(left);
+            self.want_close(left, code, reason);
         }
     }
 

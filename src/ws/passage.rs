@@ -70,7 +70,8 @@ enum Outlet {
     Open,
     /// Nothing more of the peer's; its last frame is whole.
     Refusing,
-    /// The peer has said Close: what it goes on to say is its own fault, and nothing is ours.
+    /// The peer has said Close: nothing of ours may follow, and what it goes on to say, whoever
+    /// gets it is to discard (RFC 6455 §1.4).
     Said,
     /// We have said Close: nothing at all.
     Shut,
@@ -131,9 +132,14 @@ impl Passage {
     /// called at a violation, where the last frame before it is whole.
     pub fn give_up(&mut self) {
         self.is_blind = true;
-        if self.outlet == Outlet::Open {
-            self.let_nothing_more_through(Outlet::Refusing);
-        }
+        self.refuse();
+    }
+
+    fn refuse(&mut self) {
+        self.let_nothing_more_through(match self.outlet {
+            Outlet::Open | Outlet::Refusing => Outlet::Refusing,
+            Outlet::Said | Outlet::Shut => Outlet::Shut,
+        });
     }
 
     /// Follows `bytes`, the next piece of the stream, the rest of the last piece in front of it.
@@ -162,9 +168,15 @@ impl Passage {
                 is_inserted = true;
                 self.inserted(ours);
             }
-            if self.is_blind {
-                pending = bytes.len();
-                at = bytes.len();
+            if self.is_blind || self.tracker.has_closed() {
+                let end = bytes.len();
+                if self.outlet == Outlet::Said && !self.is_blind && !self.tracker.is_strict() {
+                    relayed += end - at;
+                } else {
+                    pieces.extend_from_slice(&bytes[pending..at]);
+                    pending = end;
+                }
+                at = end;
                 break None;
             }
             let mut step = match self.tracker.look(&bytes[at..]) {
@@ -195,7 +207,7 @@ impl Passage {
                 Verdict::Refuse => {
                     pieces.extend_from_slice(&bytes[pending..at]);
                     pending = at;
-                    self.let_nothing_more_through(Outlet::Refusing);
+                    self.refuse();
                 }
             }
             self.tracker.pass(&step);

@@ -128,9 +128,6 @@ pub enum Violation {
     /// §5.5.1: a Close has no payload, or one that begins with two bytes of code.
     #[error("a Close has half a code")]
     HalfCode,
-    /// §5.5.1
-    #[error("a frame after the Close")]
-    AfterClose,
 }
 
 impl Tracker {
@@ -165,6 +162,17 @@ impl Tracker {
     /// What is passed from here on goes nowhere, and does not count.
     pub fn stop_counting(&mut self) {
         self.is_counting = false;
+    }
+
+    /// Whether a Close was passed: what follows is to be discarded by whoever gets it (RFC 6455
+    /// §1.4), and means nothing.
+    pub fn has_closed(&self) -> bool {
+        self.has_closed
+    }
+
+    /// Whether everything that a header shows is checked.
+    pub fn is_strict(&self) -> bool {
+        self.strictness == Strictness::Strict
     }
 
     /// Whether a message has begun and its last frame has not.
@@ -212,11 +220,6 @@ impl Tracker {
             Opcode::Continuation if !self.is_in_message => Err(Violation::NothingToContinue),
             Opcode::Text | Opcode::Binary if self.is_in_message => Err(Violation::Interleaved),
             Opcode::Close if header.payload_len == 1 => Err(Violation::HalfCode),
-            Opcode::Continuation | Opcode::Text | Opcode::Binary | Opcode::Close
-                if self.has_closed =>
-            {
-                Err(Violation::AfterClose)
-            }
             _ => Ok(()),
         }
     }

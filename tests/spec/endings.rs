@@ -382,10 +382,11 @@ async fn a_frame_that_is_too_large() {
         scene.client.send(masked(BINARY, [1; 1024])).await;
         scene.upstream.expect(masked(BINARY, [1; 1024])).await;
         scene.client.send(masked(BINARY, [1; 1025])).await;
-        scene.client.expect_close(1009).await;
         scene.upstream.expect_close(1001).await;
-        scene.client.send(masked(CLOSE, close(1009, ""))).await;
+        scene.upstream.send(plain(TEXT, "an answer")).await;
         scene.upstream.send(plain(CLOSE, close(1001, ""))).await;
+        scene.client.expect(plain(TEXT, "an answer")).await;
+        scene.client.expect_close(1009).await;
         scene.client.expect_end().await;
         scene.upstream.expect_end().await;
         let wanted = json!({
@@ -435,8 +436,9 @@ async fn a_client_that_is_too_quick() {
                 scene.upstream.expect(masked(TEXT, number)).await;
             }
             scene.client.send(masked(TEXT, "and this is too much")).await;
-            scene.client.expect_close(1008).await;
             scene.upstream.expect_close(1001).await;
+            scene.upstream.finish().await;
+            scene.client.expect_close(1008).await;
             let wanted = json!({
                 "close_code_to_client": 1008, "close_code_to_upstream": 1001,
                 "ended_by": "tidegate", "why": why,

@@ -37,16 +37,16 @@ fn violations() -> Vec<(Vec<u8>, &'static str)> {
     ]
 }
 
-/// `enforce` ends a session at a client's violation: 1002 for the client, 1001 for the upstream, which sees nothing of it.
+/// `enforce` ends a session at a client's violation: 1001 for the upstream, which sees nothing of it, and 1002 for the
+/// client, once it has what the upstream still had to say to it.
 #[tokio::test]
 async fn enforce_ends_a_session_at_a_violation_of_the_clients() {
     for (bytes, named) in violations() {
-        let (proxy, mut client, mut leg) = session(Over::Plain, "frames = \"enforce\"").await;
+        let keys = "frames = \"enforce\"\nclose_timeout = \"1h\"";
+        let (proxy, mut client, mut leg) = session(Over::Plain, keys).await;
         client.send(masked(TEXT, "well")).await;
         client.send(&bytes).await;
         leg.expect(masked(TEXT, "well")).await;
-        client.expect_close(1002).await;
-        client.expect_end().await;
         let closed = loop {
             let frame = leg.frame().await;
             if frame.opcode == CLOSE {
@@ -55,11 +55,51 @@ async fn enforce_ends_a_session_at_a_violation_of_the_clients() {
             assert_eq!((frame.fin, frame.payload.as_slice()), (false, b"x".as_slice()), "{named}");
         };
         assert_eq!(closed.code(), Some(1001));
+        leg.send(plain(TEXT, "the answer")).await;
+        leg.send(plain(CLOSE, close(1001, ""))).await;
+        client.expect(plain(TEXT, "the answer")).await;
+        client.expect_close(1002).await;
+        client.expect_end().await;
+        leg.expect_end().await;
         drop((client, leg));
         let end = proxy.event("end").await;
         let told = end["protocol_error"].as_str().unwrap_or_default();
         assert!(told.starts_with("client: ") && told.contains(named), "{named}: {end}");
         assert_eq!((&end["ended_by"], &end["why"]), (&"tidegate".into(), &"protocol error".into()));
+    }
+}
+
+/// An upstream that does not answer its Close keeps the client from its own no longer than `close_timeout`.
+#[tokio::test]
+async fn a_client_to_blame_is_told_at_close_timeout_at_the_latest() {
+    let keys = "frames = \"enforce\"\nclose_timeout = \"300ms\"";
+    let (_proxy, mut client, _leg) = session(Over::Plain, keys).await;
+    client.send(plain(TEXT, "not masked")).await;
+    client.expect_close(1002).await;
+    client.expect_end().await;
+}
+
+/// What follows a Close is to be discarded (RFC 6455 §1.4): `enforce` discards it, and blames nobody.
+#[tokio::test]
+async fn enforce_discards_what_follows_a_close() {
+    for over in BOTH {
+        let (proxy, mut client, mut leg) = session(over, "frames = \"enforce\"").await;
+        let goodbye = masked(CLOSE, close(1000, ""));
+        client
+            .send([&goodbye, &masked(TEXT, "late"), &goodbye, &plain(PING, "")[..]].concat())
+            .await;
+        leg.expect(&goodbye).await;
+        leg.send(plain(CLOSE, close(1000, ""))).await;
+        leg.finish().await;
+        client.expect(plain(CLOSE, close(1000, ""))).await;
+        client.finish().await;
+        leg.expect_end().await;
+        let end = proxy.event("end").await;
+        assert_eq!(
+            (&end["why"], &end["protocol_error"]),
+            (&"closed".into(), &Value::Null),
+            "{end}"
+        );
     }
 }
 
@@ -119,6 +159,8 @@ async fn a_reserved_bit_is_an_extensions() {
     client.send(&compressed).await;
     leg.expect(&compressed).await;
     client.send(with_first_byte(0x80 | 0x20 | TEXT, b"x", true)).await;
+    leg.expect_close(1001).await;
+    leg.send(plain(CLOSE, close(1001, ""))).await;
     client.expect_close(1002).await;
 }
 
