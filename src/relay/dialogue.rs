@@ -7,14 +7,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::allowance::Allowance;
 use super::sessions::{Entry, Why};
+use super::trace::{Speaker, print_frame};
 use crate::config::{self, Frames, OverRate, Trace};
 use crate::random;
 use crate::telemetry::record::{EndedBy, Side};
 use crate::ws::close::{CloseCode, Said, close_frame};
 use crate::ws::frame::{FrameHeader, Opcode};
 use crate::ws::keepalive::Keepalive;
-use crate::ws::limits::Bucket;
 use crate::ws::passage::{Insertion, Passage, Verdict};
 use crate::ws::tracker::{Masking, Step, Strictness, Tracker, Violation};
 
@@ -60,15 +61,12 @@ struct Farewell {
 impl Dialogue {
     /// The dialogue of a session on `route`, at its beginning.
     pub(super) fn new(route: &Arc<config::Route>, now: Instant) -> Self {
-        let bucket = |rate: config::units::Rate| Bucket::new(rate.amount, rate.per, now);
-        let (messages, bytes) = (route.message_rate.map(bucket), route.byte_rate.map(bucket));
-        let is_limited = messages.is_some() || bytes.is_some();
         Self {
             route: route.clone(),
             is_followed: route.frames != Frames::Off,
             client: Party::default(),
             upstream: Party::default(),
-            allowance: is_limited.then(|| Box::new(Allowance { messages, bytes })),
+            allowance: Allowance::new(route, now).map(Box::new),
             is_ending: false,
             farewell: None,
         }
@@ -90,7 +88,14 @@ impl Dialogue {
         self.is_followed
     }
 
-    fn party(&mut self, side: Side) -> &mut Party {
+    fn party(&self, side: Side) -> &Party {
+        match side {
+            Side::Client => &self.client,
+            Side::Upstream => &self.upstream,
+        }
+    }
+
+    fn party_mut(&mut self, side: Side) -> &mut Party {
         match side {
             Side::Client => &mut self.client,
             Side::Upstream => &mut self.upstream,
@@ -153,14 +158,11 @@ impl Dialogue {
             self.blame(source, CloseCode::TooBig, why, session);
             return Verdict::Refuse;
         }
-        let Some(allowance) = self.allowance.as_mut().filter(|_| source == Side::Client) else {
-            return Verdict::Pass;
-        };
         let frame_bytes = header.payload_len.saturating_add(len as u64);
-        match (
-            allowance.judge(header.opcode, frame_bytes, self.route.over_rate),
-            self.route.over_rate,
-        ) {
+        let over = self
+            .allowance_of(source)
+            .and_then(|allowance| allowance.judge(header.opcode, frame_bytes));
+        match (over, self.route.over_rate) {
             (None, _) => Verdict::Pass,
             (Some(_), OverRate::Throttle) => Verdict::Hold,
             (Some(why), OverRate::Close) => {
@@ -171,7 +173,7 @@ impl Dialogue {
     }
 
     fn judge_pong(&mut self, source: Side, payload: &[u8], session: &Entry) -> Verdict {
-        match self.party(source).keepalive.pong(payload, Instant::now()) {
+        match self.party_mut(source).keepalive.pong(payload, Instant::now()) {
             Some(answer) => {
                 if let Some(round_trip) = answer.round_trip {
                     session.record().round_trip(source, round_trip);
@@ -183,7 +185,7 @@ impl Dialogue {
     }
 
     fn heard_close(&mut self, source: Side, payload: &[u8], session: &Entry) -> Verdict {
-        self.party(source).has_said = true;
+        self.party_mut(source).has_said = true;
         session.record().said_close(source, Said::read(payload));
         if !std::mem::replace(&mut self.is_ending, true) {
             session.ended(source.into(), "closed");
@@ -210,7 +212,7 @@ impl Dialogue {
 
     /// `side` was sent the other side's Close.
     pub(super) fn told_by_peer(&mut self, side: Side) {
-        let party = self.party(side);
+        let party = self.party_mut(side);
         party.is_told = true;
         party.waiting = None;
     }
@@ -313,7 +315,7 @@ impl Dialogue {
     }
 
     fn want_close(&mut self, side: Side, code: CloseCode, reason: &str) {
-        let party = self.party(side);
+        let party = self.party_mut(side);
         if party.is_told || party.waiting.as_ref().is_some_and(|waiting| waiting.is_close) {
             return;
         }
@@ -327,7 +329,7 @@ impl Dialogue {
         if !self.is_followed || self.farewell.is_some() {
             return;
         }
-        let party = self.party(side);
+        let party = self.party_mut(side);
         if party.waiting.is_none() && !party.is_told {
             let frame = party.keepalive.ping(masking(side.other()), random::bytes);
             party.waiting = Some(Box::new(Insertion { frame, is_close: false }));
@@ -337,13 +339,13 @@ impl Dialogue {
     /// Takes what is to be said to `side`, to be given back to [`Dialogue::keep`] or
     /// [`Dialogue::placed`].
     pub(super) fn take_waiting(&mut self, side: Side) -> Option<Box<Insertion>> {
-        self.party(side).waiting.take()
+        self.party_mut(side).waiting.take()
     }
 
     /// There was no place for it yet.
     pub(super) fn keep(&mut self, side: Side, insertion: Box<Insertion>) {
         // Meanwhile something may have been wanted that matters more.
-        self.party(side).waiting.get_or_insert(insertion);
+        self.party_mut(side).waiting.get_or_insert(insertion);
     }
 
     /// It has found its place in the stream.
@@ -351,7 +353,7 @@ impl Dialogue {
         let Ok(Some((header, len))) = FrameHeader::parse(&insertion.frame) else { return };
         let payload = &insertion.frame[len..];
         self.trace(Speaker::Tidegate(side), &header, payload, session);
-        let party = self.party(side);
+        let party = self.party_mut(side);
         if insertion.is_close {
             party.is_told = true;
             session.record().told_close(side, Said::read(&header.unmasked(payload)).code);
@@ -364,47 +366,35 @@ impl Dialogue {
 
     /// What is still to be said to `side`.
     pub(super) fn waiting(&self, side: Side) -> Option<&Insertion> {
-        let party = match side {
-            Side::Client => &self.client,
-            Side::Upstream => &self.upstream,
-        };
-        party.waiting.as_deref()
+        self.party(side).waiting.as_deref()
     }
 
     /// Whether a Close was sent to `side`.
     pub(super) fn is_told(&self, side: Side) -> bool {
-        match side {
-            Side::Client => self.client.is_told,
-            Side::Upstream => self.upstream.is_told,
-        }
+        self.party(side).is_told
     }
 
     /// Whether we are ending the session and have nothing more to hear from `side`, which may
     /// have ended without a word.
     pub(super) fn is_settled(&self, side: Side, has_ended: bool) -> bool {
         let Some(farewell) = self.farewell else { return false };
-        let party = match side {
-            Side::Client => &self.client,
-            Side::Upstream => &self.upstream,
-        };
+        let party = self.party(side);
         has_ended || (party.is_told && (party.has_said || farewell.is_blame))
+    }
+
+    fn allowance_of(&mut self, source: Side) -> Option<&mut Allowance> {
+        self.allowance.as_deref_mut().filter(|_| source == Side::Client)
     }
 
     /// How many bytes of `source` may go on now.
     pub(super) fn budget(&mut self, source: Side) -> usize {
-        match self.allowance.as_mut().filter(|_| source == Side::Client) {
-            Some(allowance) => allowance.budget(self.route.over_rate),
-            None => usize::MAX,
-        }
+        self.allowance_of(source).map_or(usize::MAX, Allowance::budget)
     }
 
     /// So many bytes of `source` have gone on.
     pub(super) fn spent(&mut self, source: Side, bytes: usize) {
-        if let Some(allowance) = self.allowance.as_mut().filter(|_| source == Side::Client)
-            && self.route.over_rate == OverRate::Throttle
-            && let Some(bucket) = &mut allowance.bytes
-        {
-            bucket.take(bytes as u64);
+        if let Some(allowance) = self.allowance_of(source) {
+            allowance.spent(bytes);
         }
     }
 
@@ -443,92 +433,4 @@ fn masking(source: Side) -> Masking {
         Side::Client => Masking::Required,
         Side::Upstream => Masking::Forbidden,
     }
-}
-
-/// What a client may still send.
-struct Allowance {
-    messages: Option<Bucket>,
-    bytes: Option<Bucket>,
-}
-
-/// A throttled client is read again about so many times in each period of its rate.
-const PORTIONS: u64 = 10;
-
-impl Allowance {
-    /// What a data frame is beyond, if it is; otherwise it is charged.
-    fn judge(&mut self, opcode: Opcode, frame_bytes: u64, over: OverRate) -> Option<Why> {
-        let now = Instant::now();
-        let begins = opcode != Opcode::Continuation;
-        if begins && let Some(bucket) = &mut self.messages {
-            if bucket.available(now) == 0 {
-                return Some(Why::MessageRate);
-            }
-            bucket.take(1);
-        }
-        // A throttle counts the bytes as they go.
-        if over == OverRate::Close
-            && let Some(bucket) = &mut self.bytes
-        {
-            if bucket.available(now) < frame_bytes {
-                return Some(Why::ByteRate);
-            }
-            bucket.take(frame_bytes);
-        }
-        None
-    }
-
-    fn budget(&mut self, over: OverRate) -> usize {
-        match (&mut self.bytes, over) {
-            (Some(bucket), OverRate::Throttle) => {
-                usize::try_from(bucket.available(Instant::now())).unwrap_or(usize::MAX)
-            }
-            _ => usize::MAX,
-        }
-    }
-
-    fn pause(&self) -> Duration {
-        let messages = self.messages.as_ref().map_or(Duration::ZERO, |bucket| bucket.time_to(1));
-        let bytes =
-            self.bytes.as_ref().map_or(Duration::ZERO, |bucket| bucket.time_to_portion(PORTIONS));
-        messages.max(bytes)
-    }
-}
-
-/// Who says a frame that is printed.
-#[derive(Clone, Copy)]
-enum Speaker {
-    /// A side, to the other one.
-    Peer(Side),
-    /// We do, to this side.
-    Tidegate(Side),
-}
-
-/// So much of a payload is printed.
-const PRINTED_BYTES: usize = 128;
-
-#[cold]
-fn print_frame(
-    trace: Trace,
-    speaker: Speaker,
-    header: &FrameHeader,
-    payload: &[u8],
-    session: &Entry,
-) {
-    let direction = match speaker {
-        Speaker::Peer(Side::Client) => "client > upstream",
-        Speaker::Peer(Side::Upstream) => "upstream > client",
-        Speaker::Tidegate(Side::Client) => "tidegate > client",
-        Speaker::Tidegate(Side::Upstream) => "tidegate > upstream",
-    };
-    let session = format!("{:016x}", session.record().id());
-    let (opcode, fin, len) = (header.opcode.name(), header.fin, header.payload_len);
-    let rsv = header.reserved;
-    if trace == Trace::Headers {
-        tracing::info!(target: "frames", %session, direction, opcode, fin, rsv, len, "frame");
-        return;
-    }
-    let whole = usize::try_from(len).unwrap_or(usize::MAX).min(payload.len());
-    let shown = header.unmasked(&payload[..whole.min(PRINTED_BYTES)]);
-    let payload = shown.escape_ascii();
-    tracing::info!(target: "frames", %session, direction, opcode, fin, rsv, len, %payload, "frame");
 }

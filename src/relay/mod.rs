@@ -10,10 +10,12 @@
 //! in one, before the FIN or instead of the RST that would follow; where frames are not followed,
 //! FIN is half-close and goes through, and RST ends the other side at once.
 
+mod allowance;
 mod dialogue;
 mod direction;
 mod legs;
 pub mod sessions;
+mod trace;
 
 use std::cell::RefCell;
 use std::future::Future;
