@@ -14,6 +14,8 @@ pub(super) struct Allowance {
     messages: Option<Bucket>,
     bytes: Option<Bucket>,
     over: OverRate,
+    /// Whether it is a message that has to wait, and not bytes.
+    is_message_held: bool,
 }
 
 /// A throttled client is read again about so many times in each period of its rate.
@@ -25,15 +27,18 @@ impl Allowance {
         let bucket = |rate: Rate| Bucket::new(rate.amount, rate.per, now);
         let (messages, bytes) = (route.message_rate.map(bucket), route.byte_rate.map(bucket));
         let is_limited = messages.is_some() || bytes.is_some();
-        is_limited.then_some(Self { messages, bytes, over: route.over_rate })
+        let over = route.over_rate;
+        is_limited.then_some(Self { messages, bytes, over, is_message_held: false })
     }
 
     /// What a data frame is beyond, if it is; otherwise it is charged.
     pub(super) fn judge(&mut self, opcode: Opcode, frame_bytes: u64) -> Option<Why> {
         let now = Instant::now();
         let begins = opcode != Opcode::Continuation;
+        self.is_message_held = false;
         if begins && let Some(bucket) = &mut self.messages {
             if bucket.available(now) == 0 {
+                self.is_message_held = true;
                 return Some(Why::MessageRate);
             }
             bucket.take(1);
@@ -71,9 +76,11 @@ impl Allowance {
 
     /// How long a client that has used it up is not read.
     pub(super) fn pause(&self) -> Duration {
-        let messages = self.messages.as_ref().map_or(Duration::ZERO, |bucket| bucket.time_to(1));
-        let bytes =
-            self.bytes.as_ref().map_or(Duration::ZERO, |bucket| bucket.time_to_portion(PORTIONS));
-        messages.max(bytes)
+        let wait = if self.is_message_held {
+            self.messages.as_ref().map(|bucket| bucket.time_to(1))
+        } else {
+            self.bytes.as_ref().map(|bucket| bucket.time_to_portion(PORTIONS))
+        };
+        wait.unwrap_or_default()
     }
 }

@@ -141,7 +141,8 @@ impl Dialogue {
         message_bytes: u64,
         session: &Entry,
     ) -> Verdict {
-        if self.farewell.is_some() {
+        // Limits are kept while the session lasts, and as long as it is more than mere bytes.
+        if self.farewell.is_some() || !self.is_followed {
             return Verdict::Pass;
         }
         let is_beyond = |limit: Option<config::units::ByteSize>, bytes: u64| {
@@ -268,7 +269,7 @@ impl Dialogue {
             last: (Side::Upstream, CloseCode::GoingAway),
             is_blame: false,
         });
-        if !self.client.is_told {
+        if !self.client.is_told && !self.client.has_said {
             self.want_close(Side::Client, CloseCode::GoingAway, reason);
         }
         session.leaving();
@@ -382,8 +383,16 @@ impl Dialogue {
         has_ended || (party.is_told && (party.has_said || farewell.is_blame))
     }
 
+    /// What `source` may still send, if that is limited. Nobody is throttled on the way out: what
+    /// is held back has to arrive before the end does.
     fn allowance_of(&mut self, source: Side) -> Option<&mut Allowance> {
-        self.allowance.as_deref_mut().filter(|_| source == Side::Client)
+        let is_limited = source == Side::Client && !self.is_ending;
+        self.allowance.as_deref_mut().filter(|_| is_limited)
+    }
+
+    /// Whether somebody has begun to end the session.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending
     }
 
     /// How many bytes of `source` may go on now.

@@ -27,7 +27,13 @@ pub(super) struct Direction {
     has_more: bool,
     /// A throttle: until then nothing is read.
     pause: Option<Pin<Box<Sleep>>>,
+    /// Bytes that were read and went nowhere, since nothing goes on any more.
+    swallowed: usize,
 }
+
+/// How much is read from a side whose words go nowhere any more, in the hope of its Close. Beyond, it
+/// is not read, so that it cannot keep us busy.
+const SWALLOWED_BYTES: usize = 16 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -70,6 +76,7 @@ impl Direction {
             held: Vec::new(),
             has_more: false,
             pause: None,
+            swallowed: 0,
         }
     }
 
@@ -83,7 +90,12 @@ impl Direction {
         self.state != State::Open
     }
 
-    /// Whether its source is not being read, for a throttle's sake.
+    /// Whether there is something that waits to go on.
+    pub(super) fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    /// Whether its source is not being read for a while, for a throttle's sake.
     pub(super) fn is_paused(&self) -> bool {
         self.pause.is_some()
     }
@@ -117,8 +129,14 @@ impl Direction {
                 continue;
             }
             if let Some(pause) = &mut self.pause {
-                ready!(pause.as_mut().poll(cx));
+                // Nobody is throttled on the way out.
+                if !dialogue.is_ending() {
+                    ready!(pause.as_mut().poll(cx));
+                }
                 self.pause = None;
+            }
+            if self.swallowed > SWALLOWED_BYTES {
+                return Poll::Pending;
             }
             scratch.begin_with(&self.held);
             if !self.has_more {
@@ -213,6 +231,9 @@ impl Direction {
         }
         if passage.has_said() {
             dialogue.told_by_peer(side);
+        }
+        if !passage.is_open() {
+            self.swallowed += bytes.len() - followed.relayed - followed.rest.len();
         }
         if followed.relayed > 0 {
             dialogue.spent(self.source, followed.relayed);

@@ -213,7 +213,7 @@ impl Relay {
             self.close();
             return;
         }
-        self.session.ended(side.into(), why(error));
+        // Whether it has closed, left or been cut off, its own direction tells.
         self.session.half_closed();
         self.deaf = Some(side);
     }
@@ -294,66 +294,100 @@ impl Relay {
     fn obey(&mut self, order: Order) -> Poll<()> {
         let is_relaying = matches!(self.stage, Stage::Relaying);
         match order {
-            // On its way out already.
-            Order::Look | Order::Dead(_) if !is_relaying => {}
             Order::Look => return self.look(),
-            Order::Dead(side) => return self.lose(side, "ping timeout"),
-            // Nobody had to be told, or was, or will be.
-            Order::End(Why::NotLeaving) => {
-                self.session.ended(EndedBy::Tidegate, Why::NotLeaving);
-                self.dialogue.give_up();
-                self.close();
+            Order::Dead(side) => {
+                // Otherwise it is on its way out already.
+                if is_relaying {
+                    if matches!(self.session.ping(side), Ping::Wanted(_)) {
+                        self.session.record().reason("it took nothing, not even a Ping");
+                    }
+                    return self.lose(side, "ping timeout");
+                }
             }
             Order::End(why) => {
+                if let Some(gone) = self.deaf {
+                    self.session.ended(gone.into(), "reset");
+                }
                 if !(is_relaying && self.dialogue.say_goodbye(why, &self.session)) {
                     self.session.ended(EndedBy::Tidegate, why);
                     self.close();
                 }
             }
+            Order::GiveUp => {
+                self.session.ended(EndedBy::Tidegate, Why::NotLeaving);
+                self.dialogue.give_up();
+                self.close();
+            }
             // What the kernels have not delivered yet, they still may.
             Order::Cut(why) => {
                 self.session.ended(EndedBy::Tidegate, why);
+                if BOTH.iter().any(|side| self.leg(*side).is_stuck()) {
+                    self.session.record().reason("a side did not take all that was sent to it");
+                }
                 return Poll::Ready(());
             }
         }
         Poll::Pending
     }
 
-    /// Finds out what nobody tells: that a leg which is not being read was reset, and how far a
-    /// Ping has come.
+    /// Finds out what nobody tells: that a leg which is not being read was reset, and how far what
+    /// was sent has come.
     fn look(&mut self) -> Poll<()> {
-        match BOTH.into_iter().find(|side| self.leg(*side).is_reset()) {
-            // What it said before can still be read, at the pace of the other.
-            Some(gone) if self.leg(gone).has_unread() => self.session.half_closed(),
-            Some(gone) => return self.lose(gone, "reset"),
-            None => {}
-        }
-        for side in BOTH {
-            let at = side as usize;
-            let acknowledged = self.leg(side).acknowledged();
-            let has_moved = acknowledged != self.acknowledged[at];
-            self.acknowledged[at] = acknowledged;
-            match self.session.ping(side) {
-                Ping::Wanted(_) if self.dialogue.waiting(side).is_none() => {
-                    self.dialogue.want_ping(side);
+        if let Stage::Relaying = self.stage {
+            match BOTH.into_iter().find(|side| self.leg(*side).is_reset()) {
+                // What it said before can still be read, at the pace of the other.
+                Some(gone)
+                    if self.leg(gone).has_unread() || self.direction_from(gone).has_more() =>
+                {
+                    self.session.half_closed();
                 }
-                // A frame in flight is in its way, or what was sent before it. As long as the peer
-                // takes that, it is there.
-                Ping::Wanted(_) if has_moved => self.session.postpone(side),
-                Ping::Sent(_) if has_moved && !self.leg(side).is_delivered() => {
-                    self.session.postpone(side);
-                }
-                Ping::Wanted(_) | Ping::Sent(_) | Ping::None | Ping::Never => {}
+                Some(gone) => return self.lose(gone, "reset"),
+                None => {}
             }
         }
+        if self.to_upstream.is_paused() {
+            self.session.moves();
+        }
+        for side in BOTH {
+            let acknowledged = self.leg(side).acknowledged();
+            let before = std::mem::replace(&mut self.acknowledged[side as usize], acknowledged);
+            self.look_at_leg(side, acknowledged != before);
+        }
         Poll::Pending
+    }
+
+    /// `has_moved`: whether this side has taken something since it was last looked at.
+    fn look_at_leg(&mut self, side: Side, has_moved: bool) {
+        let leg = self.leg(side);
+        let is_taking = has_moved && !leg.is_delivered();
+        let is_last = matches!(self.stage, Stage::Closing) || self.dialogue.is_told(side);
+        if is_taking {
+            self.session.moves();
+            // Slow is not dead: its Close, and what was sent before it, is still on its way.
+            if is_last {
+                self.session.is_being_told();
+            }
+        }
+        match self.session.ping(side) {
+            Ping::Wanted(_) if self.dialogue.waiting(side).is_none() => {
+                self.dialogue.want_ping(side);
+            }
+            // As long as it takes what is in the way of the Ping, it is there. Where only a frame
+            // of the other side's is in the way, that one's own Ping will tell.
+            Ping::Wanted(_) if has_moved || !self.leg(side).is_stuck() => {
+                self.session.postpone(side);
+            }
+            Ping::Sent(_) if is_taking => self.session.postpone(side),
+            Ping::Wanted(_) | Ping::Sent(_) | Ping::None | Ping::Never => {}
+        }
     }
 
     fn close(&mut self) {
         for side in BOTH {
             self.direction_from_mut(side.other()).hurry();
-            let has_place = self.direction_from(side.other()).has_to_say(&self.dialogue);
-            if self.dialogue.waiting(side).is_some_and(|ours| ours.is_close) && !has_place {
+            let direction = self.direction_from(side.other());
+            let is_unsaid = self.dialogue.waiting(side).is_some_and(|ours| ours.is_close);
+            if is_unsaid && !direction.is_closed() && !direction.has_to_say(&self.dialogue) {
                 self.session.record().reason("a frame in flight left no place for a Close");
             }
         }

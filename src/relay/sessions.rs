@@ -67,10 +67,13 @@ impl fmt::Display for Why {
 /// What a session is told to do. Of two, the later in this list prevails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// See whether a leg that is not being read is still there, and what is due to be pinged.
+    /// Find out what nobody tells: whether a leg that is not being read is still there, how far
+    /// what was sent has come; and see what is due to be pinged.
     Look,
     /// Say goodbye to both sides, then leave.
     End(Why),
+    /// A side did not answer a Close in time: nobody is waited for any more.
+    GiveUp,
     /// This side has answered no Ping.
     Dead(Side),
     /// Leave.
@@ -82,8 +85,9 @@ impl Order {
         match self {
             Self::Look => 0,
             Self::End(_) => 1,
-            Self::Dead(_) => 2,
-            Self::Cut(_) => 3,
+            Self::GiveUp => 2,
+            Self::Dead(_) => 3,
+            Self::Cut(_) => 4,
         }
     }
 }
@@ -326,6 +330,19 @@ impl Session {
         self.upstream.ping.set(Ping::Never);
     }
 
+    /// It is not idle, although nothing new goes through: something waits for our throttle, or is
+    /// still being taken.
+    pub(super) fn moves(&self) {
+        self.is_active.set(true);
+    }
+
+    /// What is on its way to a side that is to leave still moves: its time begins anew.
+    pub(super) fn is_being_told(&self) {
+        if matches!(self.stage.get(), Stage::Leaving | Stage::Closing) {
+            self.since.set(Instant::now());
+        }
+    }
+
     /// One direction is closed; the other is given its time.
     pub(super) fn half_closed(&self) {
         if self.stage.get() == Stage::Open {
@@ -390,12 +407,15 @@ impl Session {
         let (limit, order) = match stage {
             Stage::Open => (self.route.idle_timeout, Order::End(Why::Idle)),
             Stage::HalfClosed => (self.route.half_close_timeout, Order::End(Why::HalfClosed)),
-            Stage::Leaving => (self.route.close_timeout, Order::End(Why::NotLeaving)),
+            Stage::Leaving => (self.route.close_timeout, Order::GiveUp),
             Stage::Closing => (self.route.close_timeout, Order::Cut(Why::NotLeaving)),
         };
         if now.saturating_duration_since(self.since.get()) >= limit {
             self.give(order);
-        } else if self.client.is_unread.get() || self.upstream.is_unread.get() {
+        } else if self.client.is_unread.get()
+            || self.upstream.is_unread.get()
+            || matches!(stage, Stage::Leaving | Stage::Closing)
+        {
             self.give(Order::Look);
         }
     }

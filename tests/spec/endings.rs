@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::frames::{
     BINARY, CLOSE, CONTINUATION, TEXT, close, masked, plain, with_first_byte,
 };
-use crate::support::{BOTH, Ending, Over, Proxy, Setup, Upstream, Wire};
+use crate::support::{BOTH, Ending, Over, Proxy, Setup, Upstream, Wire, noise, sha256};
 
 /// A session with both ends in the test's hand, on a proxy of its own.
 struct Scene {
@@ -446,4 +446,102 @@ async fn a_client_that_is_too_quick() {
             scene.tells(wanted).await;
         }
     }
+}
+
+/// Slow is not dead: as long as a side takes what was sent to it before its Close, it has its time, however short that is.
+#[tokio::test]
+async fn a_slow_reader_gets_everything_and_its_close() {
+    for over in BOTH {
+        let upstream = Upstream::raw().await;
+        let setup = Setup::to(upstream.endpoint()).route("close_timeout = \"300ms\"");
+        let proxy = setup.start().await;
+        let mut client = proxy.slow_reader_over(over).await;
+        let (_, mut leg) = proxy.open(&mut client, &upstream).await;
+        let sent = [plain(BINARY, vec![7; 4 << 20]), plain(CLOSE, close(4000, "done"))].concat();
+        let talking = tokio::spawn(async move {
+            leg.send(&sent).await;
+            leg.finish().await;
+            (leg, sent)
+        });
+        let mut got = Vec::new();
+        while got.len() < (4 << 20) + 10 {
+            let piece = client.some().await;
+            assert!(!piece.is_empty(), "the end came after {} bytes", got.len());
+            got.extend(piece);
+            // Some hundred KB in each of what `close_timeout` allows.
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let (leg, sent) = talking.await.expect("all of it is taken");
+        assert_eq!(sha256(&got), sha256(&sent));
+        client.expect_end().await;
+        let wanted = json!({
+            "upstream_close_code": 4000, "upstream_close_reason": "done",
+            "ended_by": "upstream", "why": "closed",
+        });
+        Scene { proxy, client, upstream: leg }.tells(wanted).await;
+    }
+}
+
+/// A drain does not interfere with a Close that is under way.
+#[tokio::test]
+async fn a_drain_leaves_a_close_alone_that_is_under_way() {
+    for over in BOTH {
+        let mut scene = Scene::with(over, "").await;
+        scene.client.send(masked(CLOSE, close(1000, ""))).await;
+        scene.upstream.expect(masked(CLOSE, close(1000, ""))).await;
+        scene.proxy.drain();
+        crate::drain::closed_to_newcomers(&scene.proxy).await;
+        scene.upstream.send(plain(TEXT, "last")).await;
+        scene.upstream.send(plain(CLOSE, close(4321, ""))).await;
+        scene.upstream.finish().await;
+        scene.client.expect(plain(TEXT, "last")).await;
+        scene.client.expect_close(4321).await;
+        scene.client.expect_end().await;
+        let wanted = json!({
+            "client_close_code": 1000, "upstream_close_code": 4321,
+            "ended_by": "client", "why": "closed",
+        });
+        scene.ends(wanted).await;
+    }
+}
+
+/// What a throttle holds back arrives before the end does: at a drain, and when the client resets.
+#[tokio::test]
+async fn what_a_throttle_holds_back_arrives_before_the_end() {
+    let sent = [masked(BINARY, [1; 5_000]), masked(BINARY, [2; 5_000])].concat();
+    for keys in ["message_rate = \"1/h\"", "byte_rate = \"1KiB/h\""] {
+        for over in BOTH {
+            let mut scene = Scene::with(over, keys).await;
+            scene.client.send(&sent).await;
+            // The first of it is through: the rest is held back.
+            let first = scene.upstream.take(1000).await;
+            scene.proxy.drain();
+            scene.client.expect_close(1001).await;
+            scene.client.send(masked(CLOSE, close(1001, ""))).await;
+            let rest = scene.upstream.take(sent.len() - 1000).await;
+            assert_eq!(sha256([first, rest].concat()), sha256(&sent), "{keys}");
+            scene.upstream.expect_close(1001).await;
+        }
+    }
+    let mut scene = Scene::with(Over::Plain, "byte_rate = \"5KiB/s\"").await;
+    scene.client.send(&sent).await;
+    let first = scene.upstream.take(1000).await;
+    scene.client.reset();
+    let rest = scene.upstream.take(sent.len() - 1000).await;
+    assert_eq!(sha256([first, rest].concat()), sha256(&sent));
+    scene.upstream.expect_close(1001).await;
+}
+
+/// A client that was refused and talks on is not read for ever, while the upstream has its time to answer.
+#[tokio::test]
+async fn a_client_that_was_refused_is_not_read_for_ever() {
+    let flood = noise(8, 64 << 20);
+    let keys = "max_frame = \"1KiB\"\nclose_timeout = \"1h\"";
+    let mut scene = Scene::with(Over::Plain, keys).await;
+    scene.client.send(masked(BINARY, [1; 2000])).await;
+    scene.upstream.expect_close(1001).await;
+    let stuck = scene.client.send_until_stuck(&flood).await;
+    assert!(stuck < flood.len(), "all of it was read");
+    scene.upstream.send(plain(CLOSE, close(1001, ""))).await;
+    scene.client.expect_close(1009).await;
 }

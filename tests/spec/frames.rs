@@ -144,6 +144,19 @@ async fn track_lets_violations_pass_unchanged() {
     }
 }
 
+/// After a violation that was let pass a session is mere bytes, in both directions: no limit on frames is kept any more.
+#[tokio::test]
+async fn no_limit_outlives_a_violation() {
+    for over in BOTH {
+        let (_proxy, mut client, mut leg) = session(over, "max_frame = \"1KiB\"").await;
+        client.send(plain(TEXT, "not masked")).await;
+        leg.expect(plain(TEXT, "not masked")).await;
+        let large = plain(BINARY, [7; 2000]);
+        leg.send(&large).await;
+        client.expect(&large).await;
+    }
+}
+
 /// RSV1 has a meaning once permessage-deflate was agreed on (RFC 7692 §6), and only then.
 #[tokio::test]
 async fn a_reserved_bit_is_an_extensions() {

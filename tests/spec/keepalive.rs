@@ -276,3 +276,38 @@ async fn a_route_pings_only_when_told() {
     let (mut client, _leg) = proxy.session(Over::Plain, &upstream).await;
     assert_eq!(client.frame().await.code(), Some(1001));
 }
+
+/// A Ping that only a frame of the other side keeps back is no sign of death: the side that stalls is asked itself.
+#[tokio::test]
+async fn a_stalled_upload_is_not_its_upstreams_death() {
+    for over in BOTH {
+        let keys = "ping_after = \"100ms\"\nping_timeout = \"2s\"";
+        let (proxy, upstream) = pinging(keys).await;
+        let (mut client, mut leg) = proxy.session(over, &upstream).await;
+        let frame = masked(BINARY, [7; 1000]);
+        client.send(&frame[..500]).await;
+        // Pings may stand in front of the frame, none within.
+        loop {
+            let head = leg.take(2).await;
+            if head[0] == 0x80 | BINARY {
+                leg.expect(&frame[2..500]).await;
+                break;
+            }
+            let payload = leg.take(usize::from(head[1] & 0x7F) + 4).await;
+            leg.send(plain(PONG, unmasked(&payload))).await;
+        }
+        // The client cannot answer in the middle of its own frame. It is who dies, and not the upstream.
+        let end = proxy.event("end").await;
+        assert_eq!(
+            (&end["ended_by"], &end["why"]),
+            (&"client".into(), &"ping timeout".into()),
+            "{end}"
+        );
+        assert_eq!(leg.rest().await, (Vec::new(), Ending::Reset));
+    }
+}
+
+fn unmasked(payload: &[u8]) -> Vec<u8> {
+    let (key, payload) = payload.split_at(4);
+    payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect()
+}
