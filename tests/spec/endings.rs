@@ -453,7 +453,7 @@ async fn a_client_that_is_too_quick() {
 async fn a_slow_reader_gets_everything_and_its_close() {
     for over in BOTH {
         let upstream = Upstream::raw().await;
-        let setup = Setup::to(upstream.endpoint()).route("close_timeout = \"300ms\"");
+        let setup = Setup::to(upstream.endpoint()).route("close_timeout = \"100ms\"");
         let proxy = setup.start().await;
         let mut client = proxy.slow_reader_over(over).await;
         let (_, mut leg) = proxy.open(&mut client, &upstream).await;
@@ -469,7 +469,7 @@ async fn a_slow_reader_gets_everything_and_its_close() {
             assert!(!piece.is_empty(), "the end came after {} bytes", got.len());
             got.extend(piece);
             // Some hundred KB in each of what `close_timeout` allows.
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(4)).await;
         }
         let (leg, sent) = talking.await.expect("all of it is taken");
         assert_eq!(sha256(&got), sha256(&sent));
