@@ -181,7 +181,15 @@ impl Passage {
                 Verdict::Refuse => {
                     pieces.extend_from_slice(&bytes[pending..at]);
                     pending = at;
-                    self.outlet = Outlet::Refusing;
+                    match self.outlet {
+                        Outlet::Open => self.outlet = Outlet::Refusing,
+                        // Nothing of ours has a place behind a Close, be it the peer's.
+                        Outlet::Said => {
+                            self.give_up();
+                            continue;
+                        }
+                        Outlet::Refusing | Outlet::Shut => {}
+                    }
                 }
             }
             self.tracker.pass(&step);
