@@ -357,6 +357,8 @@ mod tests {
         fn go_on(&mut self, budget: usize, cut: usize) -> Option<Stop> {
             let course = self.course;
             assert_eq!(self.passage.takes_insertions(), self.place() == Some(self.at));
+            let has_said = course.place_from(self.at).is_none() && self.closed_at.is_none();
+            assert_eq!(self.passage.has_said(), has_said);
             if self.passage.takes_insertions()
                 && let Some(ours) = self.waiting.take()
             {
@@ -418,6 +420,7 @@ mod tests {
                     assert!(!self.has_given_up);
                     self.passage.give_up();
                     self.has_given_up = true;
+                    assert_eq!(self.passage.is_open(), self.passage.has_said());
                 }
                 None => self.has_nothing_whole(to),
             }
