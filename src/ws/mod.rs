@@ -9,4 +9,6 @@ pub mod frame;
 pub mod keepalive;
 pub mod limits;
 pub mod passage;
+#[cfg(test)]
+mod speech;
 pub mod tracker;

@@ -255,3 +255,231 @@ impl Tracker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use tokio_tungstenite::tungstenite::protocol::frame as oracle;
+
+    use super::*;
+    use crate::ws::speech::{Speech, cuts, manners, speech};
+
+    /// What a tracker saw.
+    #[derive(Debug, PartialEq)]
+    struct Seen {
+        /// The headers, and where they stand.
+        headers: Vec<(usize, FrameHeader, usize)>,
+        /// How far it came.
+        at: usize,
+        violation: Option<Violation>,
+        tracker: Tracker,
+    }
+
+    /// Has a tracker follow `bytes` that come in pieces. `passed` is told of every place that it
+    /// comes to.
+    fn follow(
+        mut tracker: Tracker,
+        bytes: &[u8],
+        cuts: &[usize],
+        mut passed: impl FnMut(usize, &Step<'_>, &Tracker),
+    ) -> Seen {
+        let (mut headers, mut at, mut come) = (Vec::new(), 0, 0);
+        let mut cuts = cuts.iter().cycle();
+        let violation = loop {
+            match tracker.look(&bytes[at..come]) {
+                Ok(Step::Missing) if come == bytes.len() => break None,
+                Ok(Step::Missing) => {
+                    let cut = *cuts.next().expect("there are cuts");
+                    come = come.saturating_add(cut).min(bytes.len());
+                }
+                Ok(step) => {
+                    assert!(!step.is_empty() && at + step.len() <= come, "{step:?} at {at}");
+                    if let Step::Data { header, len, .. } = step {
+                        headers.push((at, header, len));
+                    }
+                    if let Step::Control { header, payload, len } = step {
+                        headers.push((at, header, len - payload.len()));
+                        assert!(bytes[..at + len].ends_with(payload));
+                    }
+                    tracker.pass(&step);
+                    at += step.len();
+                    passed(at, &step, &tracker);
+                }
+                Err(violation) => break Some(violation),
+            }
+        };
+        Seen { headers, at, violation, tracker }
+    }
+
+    /// What the oracle makes of the header at the front of `bytes`.
+    fn as_the_oracle_reads_it(bytes: &[u8]) -> Option<(FrameHeader, usize)> {
+        let mut cursor = Cursor::new(bytes);
+        let (theirs, payload_len) = oracle::FrameHeader::parse(&mut cursor).ok()??;
+        let opcode = match u8::from(theirs.opcode) {
+            0x0 => Opcode::Continuation,
+            0x1 => Opcode::Text,
+            0x2 => Opcode::Binary,
+            0x8 => Opcode::Close,
+            0x9 => Opcode::Ping,
+            _ => Opcode::Pong,
+        };
+        let bit = u8::from;
+        let reserved = bit(theirs.rsv1) << 2 | bit(theirs.rsv2) << 1 | bit(theirs.rsv3);
+        let (fin, mask) = (theirs.is_final, theirs.mask);
+        let header = FrameHeader { fin, reserved, opcode, mask, payload_len };
+        Some((header, cursor.position() as usize))
+    }
+
+    fn count(speech: &Speech, matches: impl Fn(&FrameHeader) -> bool) -> u64 {
+        speech.frames.iter().filter(|frame| matches(&frame.header)).count() as u64
+    }
+
+    fn tracker_and_speech() -> impl Strategy<Value = (Tracker, Speech)> {
+        manners().prop_flat_map(|(masking, strictness, meaningful)| {
+            let tracker = Tracker::new(masking, strictness, meaningful);
+            (Just(tracker), speech(masking, strictness, meaningful))
+        })
+    }
+
+    /// Bytes that are almost right, or not at all.
+    fn nonsense() -> impl Strategy<Value = Vec<u8>> {
+        let slips = vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+        let almost = (tracker_and_speech(), slips).prop_map(|((_, speech), slips)| {
+            let mut bytes = speech.bytes;
+            for (at, value) in slips {
+                if !bytes.is_empty() {
+                    let at = at.index(bytes.len());
+                    bytes[at] = value;
+                }
+            }
+            bytes
+        });
+        let few = prop_oneof![Just(0x00u8), Just(0x02), Just(0x80), Just(0x81), Just(0x89)];
+        prop_oneof![3 => almost, 1 => vec(few, 0..40), 1 => vec(any::<u8>(), 0..40)]
+    }
+
+    proptest! {
+        /// Frame by frame, every header is what the oracle reads there, and between the frames,
+        /// and only there, a frame could be put.
+        #[test]
+        fn frames_are_followed_as_the_oracle_reads_them(
+            (tracker, speech) in tracker_and_speech(),
+            cuts in cuts(),
+        ) {
+            let mut payload = 0;
+            let seen = follow(tracker, &speech.bytes, &cuts, |at, step, tracker| {
+                let is_between = speech.boundary_from(at) == at;
+                assert_eq!(tracker.is_at_boundary(), is_between, "at {at}, behind {step:?}");
+                payload += if let Step::Payload(len) = step { *len } else { 0 };
+            });
+            prop_assert_eq!((seen.violation, seen.at), (None, speech.bytes.len()));
+            prop_assert_eq!(seen.headers.len(), speech.frames.len());
+            for ((at, header, len), frame) in seen.headers.iter().zip(&speech.frames) {
+                prop_assert_eq!((*at, at + len), (frame.start, frame.payload));
+                let theirs = as_the_oracle_reads_it(&speech.bytes[*at..]);
+                prop_assert_eq!(theirs, Some((*header, *len)));
+            }
+            let data = speech.frames.iter().filter(|frame| !frame.header.opcode.is_control());
+            prop_assert_eq!(payload, data.map(|frame| frame.end - frame.payload).sum::<usize>());
+        }
+
+        #[test]
+        fn what_went_through_is_counted(
+            (tracker, speech) in tracker_and_speech(),
+            cuts in cuts(),
+        ) {
+            let is_data = |header: &FrameHeader| !header.opcode.is_control();
+            let expected = Counts {
+                messages: count(&speech, |header| is_data(header) && header.fin),
+                fragments: count(&speech, |header| {
+                    is_data(header) && !(header.fin && header.opcode != Opcode::Continuation)
+                }),
+                pings: count(&speech, |header| header.opcode == Opcode::Ping),
+                pongs: count(&speech, |header| header.opcode == Opcode::Pong),
+            };
+            let seen = follow(tracker, &speech.bytes, &cuts, |_, _, _| {});
+            prop_assert_eq!(seen.tracker.counts(), expected);
+        }
+
+        /// A message is counted with its last byte, and is as big as its frames so far.
+        #[test]
+        fn a_message_grows_by_its_frames(
+            (tracker, speech) in tracker_and_speech(),
+            cuts in cuts(),
+        ) {
+            let (mut expected, mut messages) = (0, 0);
+            follow(tracker, &speech.bytes, &cuts, |at, step, tracker| {
+                let frame = speech.frames[speech.number_at(at - 1)];
+                if let Step::Data { header, message_bytes, .. } = step {
+                    expected += header.payload_len;
+                    assert_eq!(*message_bytes, expected);
+                    expected = if header.fin { 0 } else { expected };
+                }
+                let is_message = frame.header.fin && !frame.header.opcode.is_control();
+                messages += u64::from(is_message && at == frame.end);
+                assert_eq!(tracker.counts().messages, messages, "at {at}");
+            });
+        }
+
+        /// Nothing panics, and what is wrong is wrong in the same place however it comes.
+        #[test]
+        fn any_bytes_are_followed_as_far_in_pieces_as_at_once(
+            (masking, strictness, meaningful) in manners(),
+            bytes in nonsense(),
+            cuts in cuts(),
+        ) {
+            let tracker = Tracker::new(masking, strictness, meaningful);
+            let at_once = follow(tracker.clone(), &bytes, &[usize::MAX], |_, _, _| {});
+            let in_pieces = follow(tracker, &bytes, &cuts, |_, _, _| {});
+            for (at, header, len) in &at_once.headers {
+                prop_assert_eq!(as_the_oracle_reads_it(&bytes[*at..]), Some((*header, *len)));
+            }
+            prop_assert_eq!(at_once, in_pieces);
+        }
+    }
+
+    /// Every violation shows with the last of these bytes, not before and not otherwise later.
+    #[test]
+    fn every_violation_is_found_with_the_byte_that_shows_it() {
+        use FrameError::{FragmentedControl, HugeLength, LongControl, ReservedOpcode};
+        use Masking::{Forbidden, Required};
+        for (violation, masking, bytes) in [
+            (Violation::Header(ReservedOpcode(3)), Forbidden, b"\x83".as_slice()),
+            (Violation::Header(ReservedOpcode(15)), Forbidden, b"\x81\x01a\x8f"),
+            (Violation::Header(FragmentedControl), Required, b"\x09\x80"),
+            (Violation::Header(LongControl), Forbidden, b"\x8a\x7e"),
+            (Violation::Header(LongControl), Forbidden, b"\x88\x7f"),
+            (Violation::Header(HugeLength), Forbidden, b"\x82\x7f\x80\0\0\0\0\0\0\0"),
+            (Violation::Header(HugeLength), Required, b"\x82\xff\xff\0\0\0\0\0\0\0"),
+            (Violation::ReservedBit, Forbidden, b"\xa1\x00"),
+            (Violation::ReservedBit, Required, b"\x99\x80key!"),
+            (Violation::Unmasked, Required, b"\x81\x00"),
+            (Violation::Unmasked, Required, b"\x89\x80key!\x8a\x05"),
+            (Violation::Masked, Forbidden, b"\x89\x85key!"),
+            (Violation::LongForm, Forbidden, b"\x82\x7e\x00\x7d"),
+            (Violation::LongForm, Forbidden, b"\x82\x7f\0\0\0\0\0\0\xff\xff"),
+            (Violation::LongForm, Required, b"\x82\xfe\x00\x00key!"),
+            (Violation::NothingToContinue, Forbidden, b"\x80\x00"),
+            (Violation::NothingToContinue, Forbidden, b"\x01\x00\x89\x00\x80\x00\x00\x00"),
+            (Violation::Interleaved, Forbidden, b"\x01\x01a\x8a\x00\x81\x00"),
+            (Violation::Interleaved, Required, b"\x02\x80key!\x01\x80key!"),
+            (Violation::HalfCode, Forbidden, b"\x88\x01"),
+        ] {
+            for strictness in [Strictness::Lenient, Strictness::Strict] {
+                let is_one = strictness == Strictness::Strict || violation != Violation::LongForm;
+                // An extension uses RSV1.
+                let tracker = Tracker::new(masking, strictness, 0b100);
+                let found = |bytes| follow(tracker.clone(), bytes, &[1], |_, _, _| {}).violation;
+                let (_, before) = bytes.split_last().expect("bytes");
+                assert_eq!(found(before), None, "{violation:?} before {bytes:02x?}");
+                let expected = is_one.then_some(violation);
+                assert_eq!(found(bytes), expected, "{strictness:?} at {bytes:02x?}");
+                let more = [bytes, b"\0\xff\x81"].concat();
+                assert!(!is_one || found(&more) == expected, "behind {bytes:02x?}");
+            }
+        }
+    }
+}
