@@ -251,7 +251,6 @@ impl Tracker {
         }
         if self.payload_left == 0 && self.is_last {
             self.counts.messages += u64::from(self.is_counting);
-            self.is_last = false;
         }
     }
 }
