@@ -94,11 +94,7 @@ impl Expected {
 }
 
 /// The frame at the front of `bytes`, if its header is there.
-fn read(
-    bytes: &[u8],
-    input: &Input<'_>,
-    is_in_message: bool,
-) -> Result<Option<Frame>, Violation> {
+fn read(bytes: &[u8], input: &Input<'_>, is_in_message: bool) -> Result<Option<Frame>, Violation> {
     let [first, more @ ..] = bytes else { return Ok(None) };
     let (fin, opcode) = (first & 0x80 != 0, first & 0x0F);
     if matches!(opcode, 3..=7 | 11..) {
