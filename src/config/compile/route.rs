@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn what_counts_bytes_and_time_needs_no_frames() {
         let route = compiled(
-            "[[route]]\nframes = \"off\"\nbyte_rate = \"1MiB/s\"\nover_rate = \"close\"\n\
+            "[[route]]\nframes = \"off\"\nbyte_rate = \"1MiB/s\"\nover_rate = \"throttle\"\n\
              max_age = \"1h\"\nping_timeout = \"5s\"",
         );
         assert_eq!((route.frames, route.ping), (Frames::Off, None));
