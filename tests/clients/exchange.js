@@ -1,18 +1,17 @@
 // Two strict endpoints that exchange numbered messages until somebody closes; this is either of them, `exchange.py` the other.
 //
-//   node exchange.js server COUNT              prints `listening on PORT`
-//   node exchange.js client COUNT URL CA-FILE  prints `open` once all sessions are, then `received N` from time to time
+//   node exchange.js server COUNT                    prints `listening on PORT`
+//   node exchange.js client COUNT URL CA-FILE FIRST  prints `open` once all sessions are, then `received N` at times
 //
 // At the end each prints a line of JSON for every one of the COUNT sessions, and leaves. What message N of a session's
-// direction is follows from the numbers, so each side knows what it must receive.
+// direction is follows from the numbers, so each side knows what it must receive. The sessions are numbered from FIRST.
 'use strict';
 
 const fs = require('fs');
 const { WebSocket, WebSocketServer } = require('ws');
 
-const [role, count, url, ca] = process.argv.slice(2);
+const [role, count, url, ca, first] = process.argv.slice(2);
 const total = Number(count);
-const ALPHABET = 'abcdefghijklmnopqrstuvwxyz'.repeat(8000);
 const reports = [];
 let received = 0;
 
@@ -22,14 +21,17 @@ function mix(number) {
   return (number ^ (number >>> 16)) >>> 0;
 }
 
+// Letters that no compression makes small.
+const LETTERS = String.fromCharCode(...Array.from({ length: 8000 }, (_, at) => 97 + (mix(at) % 26))).repeat(26);
+
 // What `direction` (0 the client, 1 the server) of a session says as its message `number`.
 function message(session, direction, number) {
   const seed = mix(mix(session * 2 + direction + 1) + number);
   const draw = (salt) => mix(seed + salt);
   const size = draw(1) % 20;
   const length = draw(2) % (size < 14 ? 200 : size < 19 ? 5000 : 200000);
-  const start = draw(3) % 26;
-  const text = `${session} ${direction} ${number} ` + ALPHABET.slice(start, start + length);
+  const start = draw(3) % 8000;
+  const text = size === 0 ? '' : `${session} ${direction} ${number} ` + LETTERS.slice(start, start + length);
   return {
     data: Buffer.from(text),
     binary: draw(4) % 2 === 1,
@@ -61,7 +63,7 @@ async function talk(socket, session, direction, report) {
 }
 
 function take(socket, session, direction, ended) {
-  const report = { session, sent: 0, attempted: 0, received: 0, code: null, errors: [], pings: [] };
+  const report = { session, sent: 0, attempted: 0, received: 0, pinged: 0, code: null, errors: [], pings: [], due: [] };
   reports.push(report);
   socket.on('error', (error) => report.errors.push(String(error)));
   socket.on('message', (data, binary) => {
@@ -71,19 +73,22 @@ function take(socket, session, direction, ended) {
     }
     report.received += 1;
     received += 1;
+    if (wanted.pings) report.due.push(`ping ${report.received}`);
     if (role === 'client' && received % 100 === 0) console.log(`received ${received}`);
   });
-  // A peer's Ping is `ping N`, the proxy's has 12 bytes; a Pong must answer a Ping of ours.
+  // A peer's Ping is `ping N` behind its message, the proxy's has 12 bytes; a Pong must answer the next Ping of ours.
   socket.on('ping', (data) => {
-    if (!String(data).startsWith('ping ') && data.length !== 12) report.errors.push(`a strange Ping: ${data}`);
+    if (!String(data).startsWith('ping ') && data.length === 12) report.pinged += 1;
+    else if (String(data) !== report.due.shift()) report.errors.push(`a strange Ping: ${data}`);
   });
   socket.on('pong', (data) => {
-    const at = report.pings.indexOf(String(data));
-    if (at < 0) report.errors.push(`a Pong to no Ping: ${data.toString('hex')}`);
-    else report.pings.splice(0, at + 1);
+    if (String(data) !== report.pings.shift()) report.errors.push(`a Pong to no Ping: ${data.toString('hex')}`);
   });
   socket.on('close', (code) => {
     report.code = code;
+    // The Close may have come before the Ping behind the last message.
+    const missing = report.due.filter((ping) => ping !== `ping ${report.received}`);
+    if (missing.length > 0) report.errors.push(`Pings that did not come: ${missing}`);
     ended();
   });
   talk(socket, session, direction, report);
@@ -93,7 +98,7 @@ let open = total;
 function ended() {
   open -= 1;
   if (open > 0) return;
-  for (const { pings, ...report } of reports) console.log(JSON.stringify(report));
+  for (const { pings, due, ...report } of reports) console.log(JSON.stringify(report));
   process.exit(0);
 }
 
@@ -103,7 +108,7 @@ if (role === 'server') {
   server.on('connection', (socket, request) => take(socket, Number(request.url.slice(1)), 1, ended));
 } else {
   let opened = 0;
-  for (let session = 0; session < total; session += 1) {
+  for (let session = Number(first); session < Number(first) + total; session += 1) {
     const perMessageDeflate = session % 2 === 0 ? { threshold: 0 } : false;
     const socket = new WebSocket(`${url}/${session}`, { ca: fs.readFileSync(ca), perMessageDeflate });
     socket.on('open', () => {

@@ -1,7 +1,7 @@
 """Two strict endpoints that exchange numbered messages until somebody closes: see exchange.js, which is the other one.
 
     python3 exchange.py server COUNT
-    python3 exchange.py client COUNT URL CA-FILE
+    python3 exchange.py client COUNT URL CA-FILE FIRST
 """
 
 import asyncio
@@ -9,12 +9,12 @@ import json
 import ssl
 import sys
 
-from websockets.asyncio.client import connect
-from websockets.asyncio.server import serve
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 
 ROLE, TOTAL = sys.argv[1], int(sys.argv[2])
-ALPHABET = b"abcdefghijklmnopqrstuvwxyz" * 8000
 PAUSE_SECONDS = 0.001
 
 reports = []
@@ -28,6 +28,10 @@ def mix(number):
     return number ^ (number >> 16)
 
 
+# Letters that no compression makes small.
+LETTERS = bytes(97 + mix(at) % 26 for at in range(8000)) * 26
+
+
 def message(session, direction, number):
     """What `direction` (0 the client, 1 the server) says as its message `number`: bytes or text, and how."""
     seed = mix(mix(session * 2 + direction + 1) + number)
@@ -37,13 +41,42 @@ def message(session, direction, number):
 
     size = draw(1) % 20
     length = draw(2) % (200 if size < 14 else 5000 if size < 19 else 200000)
-    start = draw(3) % 26
-    data = f"{session} {direction} {number} ".encode() + ALPHABET[start : start + length]
+    start = draw(3) % 8000
+    data = b"" if size == 0 else f"{session} {direction} {number} ".encode() + LETTERS[start : start + length]
     if draw(4) % 2 == 0:
         data = data.decode()
     fragments = 2 + draw(6) % 3 if draw(5) % 3 == 0 else 1
     pause = draw(8) % 8 if draw(7) % 4 == 0 else 0
     return data, fragments, pause, draw(9) % 8 == 0
+
+
+class Watched:
+    """Notes the Pings and Pongs of which the library says nothing."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.pings_heard, self.pings_sent, self.faults, self.pinged = [], [], [], 0
+
+    def process_event(self, event):
+        super().process_event(event)
+        if not isinstance(event, Frame):
+            return
+        data = bytes(event.data)
+        # A peer's Ping is `ping N`, the proxy's has 12 bytes; a Pong must answer the next Ping of ours.
+        if event.opcode is Opcode.PING and len(data) == 12 and not data.startswith(b"ping "):
+            self.pinged += 1
+        elif event.opcode is Opcode.PING:
+            self.pings_heard.append(data)
+        elif event.opcode is Opcode.PONG and (not self.pings_sent or data != self.pings_sent.pop(0)):
+            self.faults.append(f"a Pong to no Ping: {data.hex()}")
+
+
+class WatchedClient(Watched, ClientConnection):
+    pass
+
+
+class WatchedServer(Watched, ServerConnection):
+    pass
 
 
 async def talk(socket, session, direction, report):
@@ -57,18 +90,23 @@ async def talk(socket, session, direction, report):
         report["sent"] += 1
         if pings:
             # Nobody waits for it: an answer that never comes is found by the one who closes.
-            await socket.ping(f"ping {report['attempted']}")
+            ping = f"ping {report['attempted']}"
+            socket.pings_sent.append(ping.encode())
+            await socket.ping(ping)
         await asyncio.sleep(pause * PAUSE_SECONDS)
 
 
-async def listen(socket, session, direction, report):
+async def listen(socket, session, direction, report, due):
     global received
     while True:
         data = await socket.recv()
-        if data != message(session, 1 - direction, report["received"])[0]:
+        wanted, _, _, pings = message(session, 1 - direction, report["received"])
+        if data != wanted:
             report["errors"].append(f"message {report['received']} is wrong: {data[:40]!r}")
         report["received"] += 1
         received += 1
+        if pings:
+            due.append(f"ping {report['received']}".encode())
         if ROLE == "client" and received % 100 == 0:
             print(f"received {received}", flush=True)
 
@@ -76,9 +114,10 @@ async def listen(socket, session, direction, report):
 async def take(socket, session, direction):
     report = {"session": session, "sent": 0, "attempted": 0, "received": 0, "code": None, "errors": []}
     reports.append(report)
+    due = []
     talking = asyncio.create_task(talk(socket, session, direction, report))
     try:
-        await listen(socket, session, direction, report)
+        await listen(socket, session, direction, report, due)
     except ConnectionClosed as closed:
         # What the peer said; what we said first would be our complaint.
         report["code"] = closed.rcvd.code if closed.rcvd else 1006
@@ -88,6 +127,13 @@ async def take(socket, session, direction):
         report["errors"].append(repr(error))
     talking.cancel()
     await asyncio.gather(talking, return_exceptions=True)
+    report["pinged"] = socket.pinged
+    report["errors"] += socket.faults
+    # The Close may have come before the Ping behind the last message.
+    if due and due != socket.pings_heard and due[-1] == f"ping {report['received']}".encode():
+        due.pop()
+    if due != socket.pings_heard:
+        report["errors"].append(f"Pings {socket.pings_heard} instead of {due}")
 
 
 def tell():
@@ -106,20 +152,21 @@ async def be_server():
         if ended == TOTAL:
             done.set()
 
-    options = {"compression": "deflate", "ping_interval": None, "max_size": None}
+    options = {"compression": "deflate", "ping_interval": None, "max_size": None, "create_connection": WatchedServer}
     async with serve(session, "127.0.0.1", 0, **options) as server:
         print(f"listening on {server.sockets[0].getsockname()[1]}", flush=True)
         await done.wait()
         tell()
 
 
-async def be_client(url, ca):
+async def be_client(url, ca, first):
     secure = ssl.create_default_context(cafile=ca) if url.startswith("wss") else None
     opened = 0
 
     async def session(number):
         nonlocal opened
         options = {"ping_interval": None, "max_size": None, "proxy": None, "open_timeout": 40}
+        options["create_connection"] = WatchedClient
         compression = "deflate" if number % 2 == 0 else None
         async with connect(f"{url}/{number}", ssl=secure, compression=compression, **options) as socket:
             opened += 1
@@ -127,8 +174,8 @@ async def be_client(url, ca):
                 print("open", flush=True)
             await take(socket, number, 0)
 
-    await asyncio.gather(*(session(number) for number in range(TOTAL)))
+    await asyncio.gather(*(session(number) for number in range(int(first), int(first) + TOTAL)))
     tell()
 
 
-asyncio.run(be_server() if ROLE == "server" else be_client(*sys.argv[3:5]))
+asyncio.run(be_server() if ROLE == "server" else be_client(*sys.argv[3:6]))
