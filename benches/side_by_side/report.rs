@@ -57,7 +57,8 @@ pub(crate) fn costs(peers: &[Peer], rows: &[Row], reference: &str) -> String {
             }
         }
         if has_aims {
-            let _ = write!(table, " {:.2} |", scenario.aim);
+            let aim = scenario.aim.map_or("–".to_owned(), |aim| format!("{aim:.2}"));
+            let _ = write!(table, " {aim} |");
         }
         table.push('\n');
     }

@@ -278,6 +278,27 @@ async fn a_throttle_holds_back_nobody_else() {
     tokio::join!(leg.send(&large), client.expect(&large));
 }
 
+/// A message that was let through is held back by `byte_rate` alone, however long the next one would have to wait.
+#[tokio::test]
+async fn a_message_under_way_does_not_wait_for_the_next_ones_turn() {
+    let keys = "message_rate = \"1/h\"\nbyte_rate = \"100KiB/s\"";
+    let (_proxy, mut client, mut leg) = session(Over::Plain, keys).await;
+    let message = masked(BINARY, noise(11, 200_000));
+    client.send(&message).await;
+    assert_eq!(sha256(leg.take(message.len()).await), sha256(&message));
+}
+
+/// A session whose client waits for our throttle is not idle.
+#[tokio::test]
+async fn a_throttled_session_is_not_idle() {
+    let keys = "message_rate = \"12/m\"\nidle_timeout = \"2s\"";
+    let (_proxy, mut client, mut leg) = session(Over::Plain, keys).await;
+    let messages: Vec<Vec<u8>> = (0..13u8).map(|number| masked(BINARY, [number])).collect();
+    client.send(messages.concat()).await;
+    // The last has to wait for five seconds.
+    leg.expect(messages.concat()).await;
+}
+
 /// `byte_rate` needs no frames.
 #[tokio::test]
 async fn mere_bytes_can_be_throttled_too() {
