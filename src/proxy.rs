@@ -8,10 +8,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{HOST, HeaderValue};
+use arc_swap::ArcSwap;
+use http::header::{CONNECTION, HOST, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
+use rustls::server::ProducesTickets;
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -24,27 +26,35 @@ use crate::http::handshake::{self, Handshake, SEC_WEBSOCKET_PROTOCOL, Strictness
 use crate::http::headers::{self, Forwarded, Hop};
 use crate::http::open::{Opened, UpstreamLeg, open};
 use crate::http::pool::Pool;
-use crate::http::respond::{self, Refusal};
+use crate::http::respond::{self, Drained, Refusal};
 use crate::http::{forward, serve};
 use crate::lifecycle::phases::Drain;
 use crate::listener::Entrance;
+use crate::listener::accept::Counted;
 use crate::listener::limits::{Full, Limits, Permit};
 use crate::relay;
 use crate::relay::sessions::Sessions;
-use crate::route;
+use crate::route::{self, Route};
 use crate::telemetry::access_log::WorkerLog;
+use crate::telemetry::metrics::TlsVersion;
 use crate::telemetry::record::{ClientFacts, EndedBy, Record, TlsFacts};
 use crate::tls::store::Store;
 use crate::transport::{Socket, Stream};
 use crate::upstream::Upstream;
 
 /// The configuration as it runs: what every worker reads and none changes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Running {
+    /// The routes, in the order of the file.
+    pub routes: Vec<Arc<Route>>,
     /// Finds the route of a request.
-    pub routes: route::Table<Route>,
+    pub table: Arc<route::Table<Arc<Route>>>,
+    /// The upstreams, in the order of the file.
+    pub upstreams: Vec<Arc<Upstream>>,
     /// TLS towards clients.
     pub tls: Arc<ServerConfig>,
+    /// The keys of its session tickets, which outlive a reload.
+    pub ticketer: Arc<dyn ProducesTickets>,
     /// The certificates by name.
     pub certificates: Arc<Store>,
     /// How long a TLS handshake may take.
@@ -55,24 +65,16 @@ pub struct Running {
     pub per_connection: config::Limits,
     /// How often what is due is looked for: silent sessions, idle upstream connections.
     pub sweep_every: std::time::Duration,
-}
-
-/// A route as it runs.
-#[derive(Debug)]
-pub struct Route {
-    /// Host and path, for the log.
-    pub name: Arc<str>,
-    /// As configured.
-    pub config: Arc<config::Route>,
-    /// Where to.
-    pub upstream: Arc<Upstream>,
+    /// How sessions are sent away.
+    pub drain: config::Drain,
 }
 
 /// What everything on one worker has at hand.
 #[derive(Debug)]
 pub struct Worker {
-    /// The configuration as it runs.
-    pub running: Arc<Running>,
+    /// The configuration as it runs. A connection looks once for what holds all along, and again
+    /// with each request for where that goes.
+    pub running: Arc<ArcSwap<Running>>,
     /// This worker's end of the access log.
     pub log: Rc<WorkerLog>,
     /// Its connections to endpoints.
@@ -95,7 +97,9 @@ pub struct Arrival {
     /// Its place within the limits.
     pub permit: Permit,
     /// The listener it came by.
-    pub entrance: Rc<Entrance>,
+    pub entrance: Arc<Entrance>,
+    /// What counts it.
+    pub counters: Counted,
 }
 
 /// A client's connection, as its requests see it.
@@ -111,7 +115,7 @@ struct Client {
 struct Session {
     upstream: UpstreamLeg,
     meaningful_reserved: u8,
-    route: Arc<config::Route>,
+    route: Arc<Route>,
     record: Record,
     _permit: Permit,
 }
@@ -121,7 +125,7 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
     let socket = Socket::Tcp(socket);
     let facts = ClientFacts { client: arrival.peer, listener: arrival.entrance.address, tls: None };
     let (stream, facts) = if arrival.entrance.tls {
-        match Box::pin(start_tls(socket, facts, &worker)).await {
+        match Box::pin(start_tls(socket, facts, &arrival, &worker)).await {
             Some(secured) => secured,
             None => return,
         }
@@ -134,9 +138,10 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
         worker: worker.clone(),
         session: RefCell::new(None),
     });
+    let limits = worker.running.load().per_connection.clone();
     let let_go = serve::serve(
         stream,
-        &worker.running.per_connection,
+        &limits,
         &worker.drain,
         || Record::begin(&worker.log, &client.facts),
         |request, activity| answer(request, activity, client.clone()),
@@ -149,12 +154,13 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
         record.ended(EndedBy::Client, "gone before its handshake was answered");
         return;
     };
-    let _in_flight = upstream.in_flight;
+    let in_flight = upstream.in_flight;
     let opening = relay::Opening {
         client: (let_go.stream, let_go.early),
         upstream: (upstream.stream, upstream.early),
         meaningful_reserved,
         route,
+        endpoint: in_flight.endpoint().clone(),
         record,
     };
     relay::run(opening, &worker.sessions).await;
@@ -164,42 +170,53 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
 async fn start_tls(
     socket: Socket,
     mut facts: ClientFacts,
+    arrival: &Arrival,
     worker: &Rc<Worker>,
 ) -> Option<(Stream, ClientFacts)> {
-    let acceptor = TlsAcceptor::from(worker.running.tls.clone());
+    let (acceptor, limit) = {
+        let running = worker.running.load();
+        (TlsAcceptor::from(running.tls.clone()), running.tls_timeout)
+    };
+    let counters = arrival.counters.shard();
     let accepting = async {
         // Looked at first: once rustls has refused it, its alert is on the way already.
         let is_tls = socket.next_byte().await?.is_none_or(|byte| byte == TLS_HANDSHAKE);
         if is_tls { acceptor.accept(socket).await.map(Ok) } else { Ok(Err(socket)) }
     };
     let accepted = tokio::select! {
-        accepted = timeout(worker.running.tls_timeout, accepting) => accepted,
-        () = worker.drain.draining() => return None,
+        accepted = timeout(limit, accepting) => accepted,
+        () = worker.drain.leaving() => return None,
     };
     match accepted {
         Ok(Ok(Ok(tls))) => {
             let (_, connection) = tls.get_ref();
+            let version = match connection.protocol_version() {
+                Some(ProtocolVersion::TLSv1_2) => TlsVersion::V12,
+                _ => TlsVersion::V13,
+            };
+            let resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            counters.secured(version, resumed);
             facts.tls = Some(TlsFacts {
-                version: match connection.protocol_version() {
-                    Some(ProtocolVersion::TLSv1_2) => "1.2",
-                    _ => "1.3",
-                },
-                resumed: connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+                version,
+                resumed,
                 sni: connection.server_name().map(str::to_ascii_lowercase),
             });
             Some((Stream::Tls(Box::new(TlsStream::Server(tls))), facts))
         }
         Ok(Ok(Err(socket))) => {
+            counters.not_secured();
             let record = Record::begin(&worker.log, &Rc::new(facts));
             let answer = respond::in_bytes(&Refusal::PlainOnTls, &record);
             serve::close(Stream::Plain(socket), Some(answer)).await;
             None
         }
         Ok(Err(error)) => {
+            counters.not_secured();
             tracing::debug!(client = %facts.client, %error, "TLS handshake failed");
             None
         }
         Err(_elapsed) => {
+            counters.not_secured();
             tracing::debug!(client = %facts.client, "TLS handshake took too long");
             None
         }
@@ -221,7 +238,12 @@ async fn answer(
         Err(refusal) => respond::with(&refusal, &record),
     };
     record.answered(response.status().as_u16());
-    response.map(|body| body.on_behalf_of(record, activity))
+    let mut response = response.map(|body| body.on_behalf_of(record, activity.clone()));
+    // Whoever asks again is to find another process (RFC 9112 §9.6).
+    if client.worker.drain.is_draining() && !activity.is_switched() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Carries one request from its head to the answer; a handshake's session is left with the client
@@ -249,15 +271,19 @@ async fn carry(
     if let Some(port) = client.arrival.entrance.redirect_to {
         return Err(redirect(&request, &host_name, port));
     }
-    let running = &client.worker.running;
-    let route = running.routes.find(&host_name, request.uri().path()).ok_or(Refusal::NoRoute)?;
-    record.routed(&route.name, &route.upstream.name);
+    let running = client.worker.running.load();
+    let route = running.table.find(&host_name, request.uri().path()).ok_or(Refusal::NoRoute)?;
+    record.routed(&route.counters, &route.upstream.name);
 
     let (mut head, body) = request.into_parts();
     headers::check_transfer_coding(&head.headers)?;
     let strictness =
         if route.config.strict_handshake { Strictness::Strict } else { Strictness::Lenient };
-    let handshake = Handshake::read(&head, !body.is_end_stream(), strictness)?;
+    let handshake = Handshake::read(&head, !body.is_end_stream(), strictness);
+    if !matches!(handshake, Ok(None)) {
+        record.is_handshake();
+    }
+    let handshake = handshake?;
     let hop = if handshake.is_some() { Hop::Handshake } else { Hop::Ordinary };
 
     let own_host = host.as_ref().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
@@ -287,21 +313,20 @@ async fn carry(
 async fn open_session(
     request: Request<()>,
     handshake: &Handshake,
-    route: &Route,
+    route: &Arc<Route>,
     activity: &Activity,
     client: &Rc<Client>,
     record: &Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
-    if client.worker.drain.is_draining() {
-        return Err(Refusal::Draining);
-    }
-    let permit = client.worker.running.limits.open_session().map_err(Refusal::Full)?;
+    let limits = client.worker.running.load().limits.clone();
+    check_standing(route, client)?;
+    let permit = limits.open_session().map_err(Refusal::Full)?;
     let (upstream, answer) = match open(request, handshake, &route.upstream, record).await? {
-        // It began while the answer was on its way: better no session than one that ends at once.
-        Opened::Session(..) if client.worker.drain.is_draining() => return Err(Refusal::Draining),
         Opened::Session(upstream, answer) => (upstream, answer),
         Opened::Refused(answer) => return Ok(answer),
     };
+    // Again: better no session than one that ends at once.
+    check_standing(route, client)?;
     let subprotocol = answer.headers().get(SEC_WEBSOCKET_PROTOCOL);
     let subprotocol = subprotocol.map(|name| String::from_utf8_lossy(name.as_bytes()).into());
     record.answered(answer.status().as_u16());
@@ -309,12 +334,20 @@ async fn open_session(
     *client.session.borrow_mut() = Some(Session {
         upstream,
         meaningful_reserved: handshake::meaningful_reserved(answer.headers()),
-        route: route.config.clone(),
+        route: route.clone(),
         record: record.clone(),
         _permit: permit,
     });
     activity.switch();
     Ok(answer.map(|()| ResponseBody::own(bytes::Bytes::new())))
+}
+
+/// Whether new sessions are welcome.
+fn check_standing(route: &Route, client: &Client) -> Result<(), Refusal> {
+    if client.worker.drain.is_draining() {
+        return Err(Refusal::Draining);
+    }
+    if route.standing.is_up() { Ok(()) } else { Err(Refusal::Drained(Drained::Route)) }
 }
 
 /// A host outside the certificate that the client was shown is answered with 421 (RFC 9110
@@ -325,6 +358,7 @@ fn check_direction(host: &str, client: &Client) -> Result<(), Refusal> {
     let is_covered = client
         .worker
         .running
+        .load()
         .certificates
         .facts(sni)
         .is_some_and(|certificate| certificate.cover(host));

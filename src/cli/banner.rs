@@ -5,78 +5,63 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::config::{CertificateSource, Config, EndpointAddr};
-use crate::listener::bind::Bound;
-use crate::tls::certificate::Certificate;
-use crate::tls::self_signed;
+use crate::config::EndpointAddr;
+use crate::lifecycle::assembly::Opened;
+use crate::lifecycle::control::Control;
 
-/// What there is to show.
-#[derive(Debug)]
-pub(super) struct Summary(String);
-
-impl Summary {
-    /// Gathers it from what has been started.
-    pub(super) fn new(
-        path: &Path,
-        config: &Config,
-        bound: &[Bound],
-        certificates: &[Certificate],
-    ) -> Self {
-        let mut text = format!("\nTidegate {} is up\n\n", env!("CARGO_PKG_VERSION"));
-        for bound in bound {
-            let (http, ws) = if bound.config.tls { ("https", "wss") } else { ("http", "ws") };
-            let place = place(bound.address, bound.config.tls);
-            let _ = writeln!(
-                text,
-                "  {:<28}  {}",
-                format!("{http}://{place}/"),
-                format_args!("{ws}://{place}/")
-            );
-        }
-        let own_ca = config.certificates.iter().find_map(|source| match source {
-            CertificateSource::SelfSigned(own) => Some(self_signed::ca_path(&own.chain)),
-            CertificateSource::Loaded(_) => None,
-        });
-        try_it(&mut text, bound, own_ca.as_deref());
-        if let Some(certificate) = certificates.first() {
-            let until = certificate.facts.not_after.date();
-            let _ =
-                writeln!(text, "\n  Certificate   {}, until {until}", certificate.path.display());
-        }
-        if let Some(ca) = own_ca {
-            let _ = writeln!(
-                text,
-                "  Local CA      {}: made here, so browsers warn until they are told to trust it",
-                ca.display()
-            );
-        }
-        let is_trial = config
-            .upstreams
-            .iter()
-            .any(|upstream| upstream.endpoints.contains(&EndpointAddr::Echo));
-        if is_trial {
-            let _ = writeln!(
-                text,
-                "  Your backend  the built-in echo answers for now; in {}, replace\n                \
-                 builtin = \"echo\"  by  endpoints = [\"http://127.0.0.1:3000\"]",
-                path.display()
-            );
-        }
-        Self(text)
-    }
-
-    /// Shows it, where there is a person to see it.
-    pub(super) fn show(&self) {
-        if io::stdout().is_terminal() {
-            // A terminal that has gone away needs no banner.
-            let _ = writeln!(io::stdout(), "{}", self.0);
-        }
+/// Shows it, where there is a person to see it.
+pub(super) fn show(control: &Control) {
+    if io::stdout().is_terminal() {
+        // A terminal that has gone away needs no banner.
+        let _ = writeln!(io::stdout(), "{}", text(control));
     }
 }
 
-fn try_it(text: &mut String, bound: &[Bound], own_ca: Option<&Path>) {
-    let tls = bound.iter().find(|bound| bound.config.tls);
-    let Some(shown) = tls.or(bound.first()) else { return };
+fn text(control: &Control) -> String {
+    let open = control.listeners();
+    let running = control.running();
+    let mut text = format!("\nTidegate {} is up\n\n", env!("CARGO_PKG_VERSION"));
+    for open in &open {
+        let (http, ws) = if open.config.tls { ("https", "wss") } else { ("http", "ws") };
+        let place = place(open.address, open.config.tls);
+        let _ = writeln!(
+            text,
+            "  {:<28}  {}",
+            format!("{http}://{place}/"),
+            format_args!("{ws}://{place}/")
+        );
+    }
+    let own_ca = control.own_ca();
+    try_it(&mut text, &open, own_ca.as_deref());
+    if let Some(certificate) = running.certificates.certificates().first() {
+        let until = certificate.facts.not_after.date();
+        let _ = writeln!(text, "\n  Certificate   {}, until {until}", certificate.path.display());
+    }
+    if let Some(ca) = own_ca {
+        let _ = writeln!(
+            text,
+            "  Local CA      {}: made here, so browsers warn until they are told to trust it",
+            ca.display()
+        );
+    }
+    let is_trial = running
+        .upstreams
+        .iter()
+        .any(|upstream| upstream.config.endpoints.contains(&EndpointAddr::Echo));
+    if is_trial {
+        let _ = writeln!(
+            text,
+            "  Your backend  the built-in echo answers for now; in {}, replace\n                \
+             builtin = \"echo\"  by  endpoints = [\"http://127.0.0.1:3000\"]",
+            control.source().path.display()
+        );
+    }
+    text
+}
+
+fn try_it(text: &mut String, open: &[Opened], own_ca: Option<&Path>) {
+    let tls = open.iter().find(|open| open.config.tls);
+    let Some(shown) = tls.or(open.first()) else { return };
     let place = place(shown.address, shown.config.tls);
     let _ = writeln!(text, "\n  Try it in another terminal (npm install -g wscat):");
     match (shown.config.tls, own_ca) {

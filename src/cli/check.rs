@@ -8,7 +8,7 @@ use crate::config::{self, Config};
 
 /// Checks the file and says what it found.
 pub(super) fn check(path: &Path) -> Result<ExitCode, Failure> {
-    let text = read(path)?;
+    let text = config::read(path).map_err(Failure)?;
     let (config, report) = config::compile(path, &text);
     eprint!("{}{}", report.warnings(), report.errors());
     match config {
@@ -23,20 +23,6 @@ pub(super) fn check(path: &Path) -> Result<ExitCode, Failure> {
             Ok(ExitCode::from(FAILED))
         }
     }
-}
-
-/// The text of the configuration file.
-pub(super) fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| {
-        let shown = path.display();
-        let way_out = if error.kind() == std::io::ErrorKind::NotFound {
-            "`tidegate init` writes one, `--config PATH` names another, and \
-             `tidegate --to ws://127.0.0.1:3000` runs without any"
-        } else {
-            "it must be a readable text file in UTF-8"
-        };
-        Failure(format!("error: cannot read {shown}: {error}\n  = {way_out}\n"))
-    })
 }
 
 fn summary(config: &Config) -> String {

@@ -1,17 +1,19 @@
 //! The command line: what can be asked for, and the exit codes.
 
+mod admin;
 mod banner;
 mod check;
 mod init;
 mod run;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::config;
+use crate::lifecycle::source::{ALL_ROUTES, Source, Tracing};
 
 /// Puts TLS in front of WebSocket and HTTP backends: listens on 80 and 443, terminates TLS,
 /// forwards, and relays for as long as both sides like.
@@ -25,8 +27,10 @@ Examples:
   tidegate --to ws://127.0.0.1:3000     run in front of one backend, without a file
   tidegate init                         write a commented ./proxy.toml
   tidegate check                        say everything that is wrong with ./proxy.toml
+  tidegate top                          watch the process that runs with ./proxy.toml
+  tidegate reload                       have it read ./proxy.toml again
 
-Exit codes: 0 all well, 1 configuration or start, 2 usage, 3 a drain had to cut."
+Exit codes: 0 all well, 1 configuration, start or no answer, 2 usage, 3 a drain had to cut."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -35,6 +39,10 @@ struct Arguments {
     /// The configuration file
     #[arg(long, short, global = true, value_name = "PATH", default_value = "proxy.toml")]
     config: PathBuf,
+
+    /// The admin socket of a running process, where it is not the one of the configuration file
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
 
     /// Run without a file, in front of this backend: ws://HOST:PORT, http://…, https://… or unix:/PATH
     #[arg(long, value_name = "URL", value_parser = endpoint, conflicts_with = "config")]
@@ -56,17 +64,7 @@ struct Arguments {
     trace_payload: bool,
 }
 
-/// Which frames are printed, for a person who debugs.
-#[derive(Debug)]
-struct Tracing {
-    routes: Vec<String>,
-    with_payload: bool,
-}
-
-/// Stands for every route where one could be named.
-const ALL_ROUTES: &str = "*";
-
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
     /// Run the proxy (the default)
     Run,
@@ -74,6 +72,8 @@ enum Command {
     Check,
     /// Write a commented proxy.toml that works as it is
     Init,
+    #[command(flatten)]
+    Admin(Box<admin::Command>),
 }
 
 /// A configuration or start that failed; its text is already what a person should read.
@@ -99,21 +99,20 @@ const DRAIN_CUT: u8 = 3;
 /// Does what the arguments of the process say. Wrong usage ends in clap's words with exit code 2.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if !matches!(arguments.command, None | Some(Command::Run)) {
-        let for_running = [
-            ("--to", arguments.to.is_some()),
-            ("--trace-frames", !arguments.trace_frames.is_empty()),
-        ];
-        if let Some((option, _)) = for_running.into_iter().find(|(_, is_given)| *is_given) {
-            eprintln!("error: {option} is for running: `check` and `init` are about a file");
-            return ExitCode::from(USAGE);
-        }
+    if let Some(complaint) = misplaced(&arguments) {
+        eprintln!("error: {complaint}");
+        return ExitCode::from(USAGE);
     }
     let tracing = Tracing { routes: arguments.trace_frames, with_payload: arguments.trace_payload };
     let done = match arguments.command.unwrap_or(Command::Run) {
-        Command::Run => run::run(&arguments.config, arguments.to.as_deref(), &tracing),
+        Command::Run => run::run(match &arguments.to {
+            Some(endpoint) => Source::endpoint(endpoint, tracing),
+            None => Source::file(&arguments.config, tracing),
+        }),
         Command::Check => check::check(&arguments.config),
         Command::Init => init::init(&arguments.config),
+        Command::Admin(command) => socket(arguments.socket, &arguments.config)
+            .and_then(|socket| admin::run(&command, &socket)),
     };
     match done {
         Ok(code) => code,
@@ -122,6 +121,40 @@ pub fn main() -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// What is said of an option that is for other commands than the one that was given.
+fn misplaced(arguments: &Arguments) -> Option<String> {
+    let is_run = matches!(arguments.command, None | Some(Command::Run));
+    let is_admin = matches!(arguments.command, Some(Command::Admin(_)));
+    let for_running =
+        [("--to", arguments.to.is_some()), ("--trace-frames", !arguments.trace_frames.is_empty())];
+    let given = for_running.into_iter().find(|(_, is_given)| *is_given);
+    if let (Some((option, _)), false) = (given, is_run) {
+        return Some(format!(
+            "{option} is for running: `check` and `init` are about a file, the others about a \
+             process that runs already"
+        ));
+    }
+    (arguments.socket.is_some() && !is_admin).then(|| {
+        "--socket is for asking a process that runs already, as `tidegate status` does".to_owned()
+    })
+}
+
+/// The socket that was named, or the one that goes with the configuration. A file that is not there
+/// or cannot be read says nothing, and is no error here: the process may be asked all the same.
+fn socket(named: Option<PathBuf>, config: &Path) -> Result<PathBuf, Failure> {
+    let configured = || {
+        let text = std::fs::read_to_string(config).unwrap_or_default();
+        config::admin_socket(config, &text)
+    };
+    named.or_else(configured).ok_or_else(|| {
+        Failure(format!(
+            "error: {} has no admin socket: change `socket` in [admin], or name one with \
+             `--socket PATH`\n",
+            config.display()
+        ))
+    })
 }
 
 fn endpoint(text: &str) -> Result<String, String> {

@@ -30,6 +30,8 @@ pub struct File {
     pub limits: Limits,
     /// `[drain]`
     pub drain: Drain,
+    /// `[admin]`
+    pub admin: Admin,
     /// `[log]`
     pub log: Log,
 }
@@ -40,6 +42,7 @@ pub struct File {
 pub struct Listener {
     pub address: Option<Text>,
     pub fallback: Option<Text>,
+    pub activation: Option<Text>,
     pub tls: Option<bool>,
     #[serde(default)]
     pub trusted: Vec<Text>,
@@ -134,7 +137,18 @@ pub struct Limits {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drain {
+    pub spread: Option<Text>,
     pub timeout: Option<Text>,
+    pub close_code: Option<Spanned<i64>>,
+    pub reason: Option<Text>,
+}
+
+/// `[admin]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    pub socket: Option<Text>,
+    pub address: Option<Text>,
 }
 
 /// `[log]`
@@ -147,8 +161,8 @@ pub struct Log {
     pub redact: Vec<Text>,
 }
 
-const TABLES: [&str; 8] =
-    ["listener", "tls", "certificate", "upstream", "route", "limits", "drain", "log"];
+const TABLES: [&str; 9] =
+    ["listener", "tls", "certificate", "upstream", "route", "limits", "drain", "admin", "log"];
 
 impl File {
     /// Reads the text of `proxy.toml`. What can be read is returned even where a table has
@@ -180,6 +194,7 @@ impl File {
                 "tls" => file.tls = table_of("tls", value, faults),
                 "limits" => file.limits = table_of("limits", value, faults),
                 "drain" => file.drain = table_of("drain", value, faults),
+                "admin" => file.admin = table_of("admin", value, faults),
                 "log" => file.log = table_of("log", value, faults),
                 "upstream" => file.upstream = upstreams(value, faults),
                 unknown => {

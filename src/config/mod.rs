@@ -17,12 +17,13 @@ use ipnet::IpNet;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-pub use compile::parse_endpoint;
+pub use compile::{admin_socket, parse_endpoint};
 use fault::{Faults, Report};
 use units::{ByteSize, Rate};
 
 use crate::route::pattern::{HostPattern, PathPattern};
 use crate::tls::certificate::Certificate;
+use crate::ws::close::CloseCode;
 
 /// A configuration as it is meant, every default decided.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the process ends.
     pub drain: Drain,
+    /// Where the process can be asked and told.
+    pub admin: Admin,
     /// The access log.
     pub log: Log,
 }
@@ -52,6 +55,9 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Taken where `address` may not be bound.
     pub fallback: Option<SocketAddr>,
+    /// The name of the socket that is used instead of binding one, where it was passed to us. No
+    /// other listener has it.
+    pub activation: Option<String>,
     /// Whether TLS is terminated here.
     pub tls: bool,
     /// Peers whose `X-Forwarded-*` are believed.
@@ -264,11 +270,28 @@ pub struct Limits {
     pub keep_alive: Duration,
 }
 
-/// How the process ends.
-#[derive(Debug, Clone)]
+/// How sessions are sent away: when the process stops, when a route or an endpoint is drained.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drain {
+    /// Over how long they are sent away, one after the other.
+    pub spread: Duration,
     /// When what is left is cut.
     pub timeout: Duration,
+    /// The code of their Close; `None` is 1001, or 1012 where they may come again at once.
+    pub close_code: Option<CloseCode>,
+    /// The reason in their Close; `None` says what is being drained.
+    pub reason: Option<String>,
+}
+
+/// Where the process can be asked and told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// The Unix socket; `None` is none.
+    pub socket: Option<PathBuf>,
+    /// Whether the file names it: then the process does not start without it.
+    pub is_required: bool,
+    /// Where it can be asked by TCP, but not told.
+    pub address: Option<SocketAddr>,
 }
 
 /// The access log.
@@ -289,6 +312,24 @@ pub enum LogFormat {
     Text,
     /// For programs.
     Json,
+}
+
+/// The text of the configuration file.
+///
+/// # Errors
+///
+/// Why it cannot be read, ready to be printed.
+pub fn read(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let shown = path.display();
+        let way_out = if error.kind() == std::io::ErrorKind::NotFound {
+            "`tidegate init` writes one, `--config PATH` names another, and \
+             `tidegate --to ws://127.0.0.1:3000` runs without any"
+        } else {
+            "it must be a readable text file in UTF-8"
+        };
+        format!("error: cannot read {shown}: {error}\n  = {way_out}\n")
+    })
 }
 
 /// Compiles the text of a `proxy.toml` that lies at `path`; paths inside are relative to its

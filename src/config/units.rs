@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 /// A number of bytes, as `"64KiB"` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(u64);
@@ -91,6 +93,11 @@ impl Rate {
         }
     }
 
+    /// How many, or how many bytes, a second.
+    pub fn per_second(self) -> f64 {
+        self.amount as f64 / self.per.as_secs_f64()
+    }
+
     /// A rate of nothing would be a session on which nothing can ever be said.
     fn new(text: &str, amount: u64, per: Duration) -> Result<Self, UnitError> {
         match amount {
@@ -98,6 +105,21 @@ impl Rate {
             amount => Ok(Self { amount, per }),
         }
     }
+}
+
+/// Reads a network, or the address of one machine.
+///
+/// # Errors
+///
+/// What is wrong with the text and how it is written right.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let single = || text.parse().map(|address: std::net::IpAddr| IpNet::from(address));
+    text.parse().or_else(|_| single()).map_err(|_| {
+        format!(
+            "`{text}` is no network: write an IP address or a prefix, as in \"10.0.0.0/8\" or \
+             \"::1\""
+        )
+    })
 }
 
 /// Reads `"250ms"`, `"30s"`, `"5m"`, `"1h"`, `"2d"`, or several of them in a row: `"1h30m"`.

@@ -79,7 +79,7 @@ impl Activity {
     }
 
     /// Whether the connection is ours from here on.
-    pub(super) fn is_switched(&self) -> bool {
+    pub fn is_switched(&self) -> bool {
         self.is_switched.get()
     }
 

@@ -13,7 +13,7 @@ use hyper::client::conn::TrySendError;
 use super::body::{Opener, Progress, RequestBody, ResponseBody, Then};
 use super::headers::{self, Hop};
 use super::pool::{Connection, Pool};
-use super::respond::Refusal;
+use super::respond::{Drained, Refusal};
 use crate::telemetry::record::Record;
 use crate::upstream::Upstream;
 use crate::upstream::dial::dial;
@@ -112,7 +112,11 @@ async fn reach(
             }
         }
     }
-    Err(last.map_or(Refusal::Unanswered, Refusal::Unreached))
+    Err(match last {
+        Some(error) => Refusal::Unreached(error),
+        None if tried.is_empty() => Refusal::Drained(Drained::Endpoints),
+        None => Refusal::Unanswered,
+    })
 }
 
 /// The request once more after a failure: as it came back unsent, or from its copy where it can

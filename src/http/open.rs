@@ -15,7 +15,7 @@ use super::body::{RequestBody, ResponseBody, Then};
 use super::handshake::Handshake;
 use super::headers::{self, Hop};
 use super::pool::http1;
-use super::respond::Refusal;
+use super::respond::{Drained, Refusal};
 use crate::telemetry::record::Record;
 use crate::transport::Stream;
 use crate::upstream::Upstream;
@@ -56,7 +56,8 @@ pub async fn open(
 ) -> Result<Opened, Refusal> {
     let (head, ()) = request.into_parts();
     let mut tried = Vec::new();
-    let mut last = Refusal::Unanswered;
+    // As long as none was even tried.
+    let mut last = Refusal::Drained(Drained::Endpoints);
     while let Some(endpoint) = upstream.choose(&tried) {
         record.endpoint(&endpoint.name);
         let in_flight = endpoint.begin();

@@ -1,7 +1,7 @@
 //! Our own answers. Only here does a failure become a status; each has a short text that names
 //! the reason, for clients show little more than the number, and the log has the rest.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use bytes::Bytes;
 use http::header::{
@@ -74,6 +74,9 @@ pub enum Refusal {
     /// The process, or this worker, accepts nothing new.
     #[error("the proxy is shutting down")]
     Draining,
+    /// This route, or every endpoint of its upstream, is being drained.
+    #[error("{0} is being drained")]
+    Drained(Drained),
     /// The endpoint was not reached.
     #[error("{}", unreached(.0))]
     Unreached(#[source] DialError),
@@ -92,6 +95,24 @@ pub enum Refusal {
     /// It took too long.
     #[error("the upstream did not answer in time")]
     Slow,
+}
+
+/// What takes no new sessions for the time being.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// The route.
+    Route,
+    /// Every endpoint behind it.
+    Endpoints,
+}
+
+impl fmt::Display for Drained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Route => "this route",
+            Self::Endpoints => "every endpoint of this route",
+        })
+    }
 }
 
 fn full(full: Full) -> &'static str {
@@ -128,7 +149,7 @@ impl Refusal {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Redirect(_) => StatusCode::PERMANENT_REDIRECT,
             Self::Full(Full::Address) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Full(Full::Connections | Full::Sessions) | Self::Draining => {
+            Self::Full(Full::Connections | Full::Sessions) | Self::Draining | Self::Drained(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Unreached(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
@@ -138,6 +159,33 @@ impl Refusal {
             | Self::Answer(_)
             | Self::UnaskedSwitch => StatusCode::BAD_GATEWAY,
             Self::Slow => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// What it is counted as.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::SlowHead => "slow_head",
+            Self::LargeHead => "large_head",
+            Self::LongTarget => "long_target",
+            Self::Host(_) => "host",
+            Self::Misdirected { .. } => "misdirected",
+            Self::Connect => "connect",
+            Self::PlainOnTls => "plain_on_tls",
+            Self::NoRoute => "no_route",
+            Self::Handshake(_) => "handshake",
+            Self::Coding(_) => "transfer_coding",
+            Self::SlowBody => "slow_body",
+            Self::Redirect(_) | Self::UseTls(_) => "use_tls",
+            Self::Full(Full::Connections) => "connections",
+            Self::Full(Full::Address) => "connections_per_ip",
+            Self::Full(Full::Sessions) => "sessions",
+            Self::Draining | Self::Drained(_) => "draining",
+            Self::Unreached(_) => "upstream_unreached",
+            Self::Broken(_) | Self::Unanswered => "upstream_broken",
+            Self::Answer(_) | Self::UnaskedSwitch => "upstream_answer",
+            Self::Slow => "upstream_slow",
         }
     }
 
@@ -170,7 +218,7 @@ impl Refusal {
                 HeaderValue::from_str(to).map(|to| (LOCATION, to)).into_iter().collect()
             }
             Self::Connect => vec![(ALLOW, HeaderValue::from_static("GET, HEAD, POST"))],
-            Self::Full(_) | Self::Draining => vec![(RETRY_AFTER, retry_after())],
+            Self::Full(_) | Self::Draining | Self::Drained(_) => vec![(RETRY_AFTER, retry_after())],
             _ => Vec::new(),
         };
         if self.ends_connection() {
@@ -203,6 +251,7 @@ fn retry_after() -> HeaderValue {
 /// Answers a request with a refusal and puts it on record.
 pub fn with(refusal: &Refusal, record: &Record) -> Response<ResponseBody> {
     record.answered(refusal.status().as_u16());
+    record.refused(refusal.label());
     record.reason(refusal.chain());
     let mut response = Response::new(ResponseBody::own(Bytes::from(refusal.text())));
     *response.status_mut() = refusal.status();
@@ -230,6 +279,7 @@ fn in_title_case(name: &HeaderName) -> String {
 /// itself broke down.
 pub fn in_bytes(refusal: &Refusal, record: &Record) -> Vec<u8> {
     record.answered(refusal.status().as_u16());
+    record.refused(refusal.label());
     record.reason(refusal.chain());
     let text = refusal.text();
     let mut answer = format!(

@@ -78,16 +78,16 @@ where
         .serve_connection(TokioIo::new(watched), service);
 
     let mut due = pin!(sleep_until(soonest(limits)));
-    let mut draining = pin!(drain.draining());
-    let mut is_draining = false;
+    let mut leaving = pin!(drain.leaving());
+    let mut is_leaving = false;
     let ended = poll_fn(|cx| {
         loop {
             if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
                 return Poll::Ready(Ended::Http(ended));
             }
             // Not over a 101: what is asked on it from then on is none of hyper's business.
-            if !is_draining && !activity.is_switched() && draining.as_mut().poll(cx).is_ready() {
-                is_draining = true;
+            if !is_leaving && !activity.is_switched() && leaving.as_mut().poll(cx).is_ready() {
+                is_leaving = true;
                 Pin::new(&mut connection).graceful_shutdown();
                 continue;
             }

@@ -1,5 +1,5 @@
-//! Running, draining, cut: the phases of the process as one worker sees them, and the count of
-//! what a drain waits for.
+//! Running, draining, leaving, cut: the phases of the process as one worker sees them, and the
+//! count of what a drain waits for.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,8 +11,11 @@ use tokio::sync::{Notify, watch};
 pub enum Phase {
     /// Accepting and serving.
     Running,
-    /// Nothing new is accepted; requests finish, sessions are closed.
+    /// Handshakes are refused, requests are answered for the last time on their connection, and
+    /// sessions are sent away.
     Draining,
+    /// The last session has gone: nothing new is accepted, and what is in flight finishes.
+    Leaving,
     /// What is left is dropped.
     Cut,
 }
@@ -37,16 +40,16 @@ impl Drain {
         })
     }
 
-    /// Whether new work is refused.
+    /// Whether handshakes are refused.
     pub fn is_draining(&self) -> bool {
         self.phase.get() > Phase::Running
     }
 
-    /// Resolves when new work is to be refused. May be dropped at any time.
-    pub async fn draining(&self) {
-        while !self.is_draining() {
+    /// Resolves when nothing new is accepted any more. May be dropped at any time.
+    pub async fn leaving(&self) {
+        loop {
             let moved_on = self.moved_on.notified();
-            if self.is_draining() {
+            if self.phase.get() >= Phase::Leaving {
                 return;
             }
             moved_on.await;
@@ -72,7 +75,8 @@ impl Drain {
                     on_drain();
                 }
             }
-            if phase == Phase::Cut || (self.is_draining() && self.alive.get() == 0) {
+            let has_left = phase == Phase::Leaving && self.alive.get() == 0;
+            if phase == Phase::Cut || has_left {
                 return self.alive.get();
             }
             tokio::select! {

@@ -1,19 +1,28 @@
-//! Signals: the first SIGTERM, SIGINT or SIGQUIT begins the drain, a second one cuts.
+//! Signals: SIGTERM, SIGINT and SIGQUIT begin the drain and, the second time, cut; SIGHUP reloads,
+//! unless it says that the terminal is gone at which somebody ran us.
 
-use std::io;
-use std::time::Duration;
+use std::io::{self, IsTerminal as _};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 
-use super::phases::Phase;
-
-/// The signals that end the process.
+/// The signals that we listen for.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
+    hangup: Signal,
+    /// Whether somebody ran us at a terminal.
+    is_at_terminal: bool,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// To end; the name of the signal.
+    End(&'static str),
+    /// To read the configuration again.
+    Reload,
 }
 
 impl Signals {
@@ -27,27 +36,22 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            is_at_terminal: io::stdin().is_terminal(),
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    /// The next of them. May be dropped at any time.
+    pub async fn next(&mut self) -> Wish {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.quit.recv() => "SIGQUIT",
+            _ = self.terminate.recv() => Wish::End("SIGTERM"),
+            _ = self.interrupt.recv() => Wish::End("SIGINT"),
+            _ = self.quit.recv() => Wish::End("SIGQUIT"),
+            _ = self.hangup.recv() => if self.is_at_terminal && !io::stdin().is_terminal() {
+                Wish::End("SIGHUP, the terminal is gone")
+            } else {
+                Wish::Reload
+            },
         }
-    }
-
-    /// Moves the process on as signals and the clock say, until it is to be cut. Dropped when the
-    /// workers have gone before that.
-    pub async fn steer(mut self, phases: &watch::Sender<Phase>, timeout: Duration) {
-        let name = self.next().await;
-        tracing::info!(signal = name, timeout = ?timeout, "draining: no new work is accepted");
-        phases.send_replace(Phase::Draining);
-        tokio::select! {
-            name = self.next() => tracing::warn!(signal = name, "second signal: cutting what is left"),
-            () = tokio::time::sleep(timeout) => tracing::warn!("drain timeout: cutting what is left"),
-        }
-        phases.send_replace(Phase::Cut);
     }
 }

@@ -1,27 +1,39 @@
 //! The loop that accepts connections on one socket of one worker.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use crate::http::headers;
-use crate::listener::Entrance;
+use crate::listener::Door;
 use crate::listener::limits::Admission;
 use crate::proxy::{self, Worker};
+use crate::telemetry::metrics::{ListenerCounters, ListenerShard};
 
 /// How long to leave off after a failed accept; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Accepts until the drain begins; then the socket is closed.
-pub async fn accept(socket: TcpListener, entrance: Rc<Entrance>, worker: Rc<Worker>) {
+/// Accepts until the worker leaves, or until the listener is shut by a reload; then the socket is
+/// closed. Who had connected by then is still let in.
+pub async fn accept(
+    socket: TcpListener,
+    door: Arc<Door>,
+    mut is_shut: oneshot::Receiver<()>,
+    worker: Rc<Worker>,
+) {
+    let address = door.entrance.load().address;
     let listener = match tokio::net::TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::error!(address = %entrance.address, %error, "cannot accept");
+            tracing::error!(%address, %error, "cannot accept");
             return;
         }
     };
@@ -29,26 +41,38 @@ pub async fn accept(socket: TcpListener, entrance: Rc<Entrance>, worker: Rc<Work
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = worker.drain.draining() => return,
+            () = worker.drain.leaving() => break,
+            _ = &mut is_shut => break,
         };
         match accepted {
             Ok((stream, peer)) => {
                 pause = FIRST_PAUSE;
-                admit(stream, peer, &entrance, &worker);
+                admit(stream, peer, &door, &worker);
             }
             // The client was gone before we came to it.
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 // Descriptors or memory are used up: connections that end give them back, and
                 // until then newcomers wait in the kernel's queue.
-                tracing::warn!(
-                    address = %entrance.address, %error, ?pause, "cannot accept for the moment"
-                );
+                tracing::warn!(%address, %error, ?pause, "cannot accept for the moment");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
+    // The kernel resets what waits in the queue of a socket that is closed.
+    while let Some((stream, peer)) = next_waiting(&listener).await {
+        admit(stream, peer, &door, &worker);
+    }
+}
+
+/// A connection that waits to be accepted, if there is one.
+async fn next_waiting(listener: &tokio::net::TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    poll_fn(|cx| match listener.poll_accept(cx) {
+        Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 fn is_about_one_connection(error: &io::Error) -> bool {
@@ -62,21 +86,48 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn admit(stream: TcpStream, peer: SocketAddr, entrance: &Rc<Entrance>, worker: &Rc<Worker>) {
+fn admit(stream: TcpStream, peer: SocketAddr, door: &Arc<Door>, worker: &Rc<Worker>) {
+    let entrance = door.entrance.load_full();
     // A client on an IPv6 socket that came by IPv4 is that IPv4 client.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let is_trusted = headers::is_trusted(peer.ip(), &entrance.trusted);
     let counted = (!is_trusted).then_some(peer.ip());
-    let (refusal, permit) = match worker.running.limits.admit(counted) {
+    let counters = Counted::new(&door.counters, worker.log.worker());
+    let (refusal, permit) = match worker.running.load().limits.admit(counted) {
         Admission::Admitted(permit) => (None, permit),
         Admission::Refused(full, permit) => (Some(full), permit),
         Admission::Dropped => return,
     };
-    let arrival = proxy::Arrival { peer, is_trusted, refusal, permit, entrance: entrance.clone() };
+    let arrival = proxy::Arrival { peer, is_trusted, refusal, permit, entrance, counters };
     let alive = worker.drain.keep_alive();
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
         proxy::serve(stream, arrival, worker).await;
         drop(alive);
     });
+}
+
+/// A connection that is counted as open until this is dropped.
+#[derive(Debug)]
+pub struct Counted {
+    counters: Arc<ListenerCounters>,
+    worker: usize,
+}
+
+impl Counted {
+    fn new(counters: &Arc<ListenerCounters>, worker: usize) -> Self {
+        counters.of(worker).accepted();
+        Self { counters: counters.clone(), worker }
+    }
+
+    /// What this worker counts for the listener.
+    pub fn shard(&self) -> &ListenerShard {
+        self.counters.of(self.worker)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.shard().closed();
+    }
 }

@@ -1,11 +1,13 @@
 //! Binds the listening sockets: one per listener and worker, all of one listener on the same
-//! address with `SO_REUSEPORT`, so that the kernel spreads connections over the workers.
+//! address with `SO_REUSEPORT`, so that the kernel spreads connections over the workers. Of a socket
+//! that was passed to us there is only one: the workers share it, and the first to come accepts.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::inherited::{Inherited, NotListening};
 use crate::config;
 use crate::transport::set_tcp_options;
 
@@ -17,10 +19,10 @@ const BACKLOG: i32 = 4096;
 pub struct Bound {
     /// Where clients reach it.
     pub address: SocketAddr,
-    /// As configured.
-    pub config: config::Listener,
     /// One socket for each worker.
     pub sockets: Vec<TcpListener>,
+    /// The name under which it was passed to this process; `None` if it was bound here.
+    pub passed_as: Option<String>,
     /// Why it is not where it was asked to be, with the way out.
     pub warning: Option<String>,
 }
@@ -44,6 +46,9 @@ pub enum BindError {
         /// The address.
         address: SocketAddr,
     },
+    /// It was passed to us, and is something else.
+    #[error(transparent)]
+    NotListening(#[from] NotListening),
     /// Anything else.
     #[error("cannot listen on {address}: {source}")]
     Other {
@@ -76,17 +81,30 @@ impl BindError {
     }
 }
 
-/// Binds a listener for `workers` workers, at its fallback where its address is not to be had.
+/// Binds a listener for `workers` workers, at its fallback where its address is not to be had. A
+/// socket of its name that was passed to us is taken instead, wherever that listens. `ours` are
+/// addresses that this process still listens on and is about to leave: they are in nobody's way.
 ///
 /// # Errors
 ///
-/// [`BindError`] for the address, or for both.
-pub fn bind(listener: &config::Listener, workers: usize) -> Result<Bound, BindError> {
-    let (sockets, warning) = match bind_all(listener.address, workers) {
+/// [`BindError`] for the address, or for both; or for what was passed.
+pub fn bind(
+    listener: &config::Listener,
+    inherited: &mut Inherited,
+    workers: usize,
+    ours: &[SocketAddr],
+) -> Result<Bound, BindError> {
+    if let Some(name) = &listener.activation
+        && let Some(socket) = inherited.take(name)?
+    {
+        return adopt(socket, name, workers)
+            .map_err(|source| BindError::Other { address: listener.address, source });
+    }
+    let (sockets, warning) = match bind_all(listener.address, workers, ours) {
         Ok(sockets) => (sockets, None),
         Err(error) => match listener.fallback {
             Some(fallback) => {
-                let sockets = bind_all(fallback, workers)?;
+                let sockets = bind_all(fallback, workers, ours)?;
                 (sockets, Some(format!("{error}. Listening on {fallback} instead")))
             }
             None => return Err(error),
@@ -96,12 +114,27 @@ pub fn bind(listener: &config::Listener, workers: usize) -> Result<Bound, BindEr
         Some(Ok(address)) => address,
         _ => listener.address,
     };
-    Ok(Bound { address, config: listener.clone(), sockets, warning })
+    Ok(Bound { address, sockets, passed_as: None, warning })
 }
 
-fn bind_all(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, BindError> {
+fn adopt(socket: TcpListener, name: &str, workers: usize) -> io::Result<Bound> {
+    let address = socket.local_addr()?;
+    set_tcp_options(&SockRef::from(&socket))?;
+    socket.set_nonblocking(true)?;
+    let sockets = (0..workers).map(|_| socket.try_clone()).collect::<io::Result<_>>()?;
+    Ok(Bound { address, sockets, passed_as: Some(name.to_owned()), warning: None })
+}
+
+fn bind_all(
+    address: SocketAddr,
+    workers: usize,
+    ours: &[SocketAddr],
+) -> Result<Vec<TcpListener>, BindError> {
     let failed = |source| BindError::new(address, source);
     let address = usable(address);
+    if ours.iter().any(|ours| ours.port() == address.port()) {
+        return (0..workers).map(|_| listen(address).map_err(failed)).collect();
+    }
     // With SO_REUSEPORT a second process of the same user would be let in too, and would get half
     // of the connections: ask without it first.
     let probe = socket(address).and_then(|socket| socket.bind(&address.into()).map(|()| socket));

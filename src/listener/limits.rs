@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
+
 use crate::config;
 
 /// Connections over the limit that may wait for their refusal at once; beyond that they are
@@ -16,9 +18,10 @@ const REFUSALS_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub struct Limits {
     sessions: Counter,
+    no_sessions: Notify,
     connections: Counter,
     refusals: Counter,
-    per_address: Option<PerAddress>,
+    per_address: PerAddress,
 }
 
 /// Which limit was reached.
@@ -62,20 +65,48 @@ impl Limits {
     pub fn new(limits: &config::Limits) -> Arc<Self> {
         Arc::new(Self {
             sessions: Counter::new(limits.sessions),
+            no_sessions: Notify::new(),
             connections: Counter::new(limits.connections),
             refusals: Counter::new(Some(REFUSALS_AT_ONCE)),
-            per_address: limits
-                .connections_per_ip
-                .map(|most| PerAddress { most, counts: Mutex::default() }),
+            per_address: PerAddress {
+                most: AtomicUsize::new(most(limits.connections_per_ip)),
+                counts: Mutex::default(),
+            },
         })
+    }
+
+    /// Holds to other limits from now on. What is within the old ones stays; it is counted, but
+    /// for the connections of an address that were not while there was no limit on them.
+    pub fn change(&self, limits: &config::Limits) {
+        self.sessions.most.store(most(limits.sessions), Ordering::Relaxed);
+        self.connections.most.store(most(limits.connections), Ordering::Relaxed);
+        self.per_address.most.store(most(limits.connections_per_ip), Ordering::Relaxed);
+    }
+
+    /// Sessions that are open.
+    pub fn sessions(&self) -> usize {
+        self.sessions.count.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when there is no session, and no handshake that may become one. For one waiter;
+    /// may be dropped at any time.
+    pub async fn no_sessions(&self) {
+        while self.sessions() > 0 {
+            self.no_sessions.notified().await;
+        }
+    }
+
+    /// Client connections that are open.
+    pub fn connections(&self) -> usize {
+        self.connections.count.load(Ordering::Relaxed)
     }
 
     /// Decides on a new connection from `address`; `None` for one that stands for many clients, a
     /// trusted proxy, which only the overall limit holds.
     pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Admission {
-        let address = self.per_address.as_ref().and(address);
-        if let (Some(per_address), Some(ip)) = (&self.per_address, address)
-            && !per_address.enter(ip)
+        let address = address.filter(|_| self.per_address.is_counting());
+        if let Some(ip) = address
+            && !self.per_address.enter(ip)
         {
             return self.refuse(Full::Address);
         }
@@ -108,8 +139,8 @@ impl Limits {
     }
 
     fn leave_address(&self, address: Option<IpAddr>) {
-        if let (Some(per_address), Some(ip)) = (&self.per_address, address) {
-            per_address.leave(ip);
+        if let Some(ip) = address {
+            self.per_address.leave(ip);
         }
     }
 }
@@ -117,8 +148,14 @@ impl Limits {
 impl Drop for Permit {
     fn drop(&mut self) {
         match self.of {
-            Of::Sessions => self.limits.sessions.leave(),
-            Of::Refusals => self.limits.refusals.leave(),
+            Of::Sessions => {
+                if self.limits.sessions.leave() == 0 {
+                    self.limits.no_sessions.notify_one();
+                }
+            }
+            Of::Refusals => {
+                self.limits.refusals.leave();
+            }
             Of::Connections(address) => {
                 self.limits.connections.leave();
                 self.limits.leave_address(address);
@@ -127,38 +164,49 @@ impl Drop for Permit {
     }
 }
 
+fn most(limit: Option<usize>) -> usize {
+    limit.unwrap_or(usize::MAX)
+}
+
 #[derive(Debug)]
 struct Counter {
-    most: usize,
+    most: AtomicUsize,
     count: AtomicUsize,
 }
 
 impl Counter {
-    fn new(most: Option<usize>) -> Self {
-        Self { most: most.unwrap_or(usize::MAX), count: AtomicUsize::new(0) }
+    fn new(limit: Option<usize>) -> Self {
+        Self { most: AtomicUsize::new(most(limit)), count: AtomicUsize::new(0) }
     }
 
     fn enter(&self) -> bool {
-        let one_more = |count| (count < self.most).then_some(count + 1);
+        let most = self.most.load(Ordering::Relaxed);
+        let one_more = |count| (count < most).then_some(count + 1);
         self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    fn leave(&self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+    /// How many are left.
+    fn leave(&self) -> usize {
+        self.count.fetch_sub(1, Ordering::Relaxed) - 1
     }
 }
 
 #[derive(Debug)]
 struct PerAddress {
-    most: usize,
+    most: AtomicUsize,
     counts: Mutex<HashMap<IpAddr, usize>>,
 }
 
 impl PerAddress {
+    /// Without a limit nobody is counted.
+    fn is_counting(&self) -> bool {
+        self.most.load(Ordering::Relaxed) != usize::MAX
+    }
+
     fn enter(&self, ip: IpAddr) -> bool {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(ip).or_default();
-        let fits = *count < self.most;
+        let fits = *count < self.most.load(Ordering::Relaxed);
         *count += usize::from(fits);
         fits
     }

@@ -1,16 +1,21 @@
-//! The client's way in: sockets (`bind`), the loop that accepts (`accept`), and how many may come
-//! (`limits`).
+//! The client's way in: sockets, bound here (`bind`) or passed to us (`inherited`), the loop that
+//! accepts (`accept`), and how many may come (`limits`).
 
 pub mod accept;
 pub mod bind;
+pub mod inherited;
 pub mod limits;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use crate::telemetry::metrics::ListenerCounters;
+
 /// How the connections of one listener are treated.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entrance {
     /// Where clients reach it.
     pub address: SocketAddr,
@@ -20,4 +25,14 @@ pub struct Entrance {
     pub trusted: Vec<IpNet>,
     /// The https port that every request is sent to, if it is.
     pub redirect_to: Option<u16>,
+}
+
+/// A listener that is open, as its workers share it: a reload may change how connections are
+/// treated from then on, and its sockets stay.
+#[derive(Debug)]
+pub struct Door {
+    /// How the connections are treated that are accepted from now on.
+    pub entrance: ArcSwap<Entrance>,
+    /// What is counted for it.
+    pub counters: Arc<ListenerCounters>,
 }

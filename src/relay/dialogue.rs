@@ -4,6 +4,7 @@
 //! It reads and writes nothing. A [`Direction`](super::direction::Direction) shows it every frame
 //! and takes its verdict; the relay asks it how far the ending has come.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,9 +50,9 @@ struct Party {
 
 /// How we end a session. One side is told first. What the other still has to say to it, answers to
 /// what came before, goes on until that one has closed; only then it is told as well.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Farewell {
-    reason: &'static str,
+    reason: Rc<str>,
     /// Who is told last, and with which code.
     last: (Side, CloseCode),
     /// Whether a side did what it may not: then no answer is waited for (RFC 6455 §7.1.7).
@@ -192,7 +193,7 @@ impl Dialogue {
             session.ended(source.into(), "closed");
         }
         session.leaving();
-        match self.farewell {
+        match &self.farewell {
             // It answers us; whoever is to blame gets a Close of its own.
             Some(farewell) if farewell.is_blame => {
                 self.tell_last(source.other());
@@ -204,10 +205,10 @@ impl Dialogue {
 
     /// Says what we owe to `side` if it is the last that is told.
     fn tell_last(&mut self, side: Side) {
-        if let Some(Farewell { reason, last: (last, code), .. }) = self.farewell
+        if let Some(Farewell { reason, last: (last, code), .. }) = self.farewell.clone()
             && last == side
         {
-            self.want_close(side, code, reason);
+            self.want_close(side, code, &reason);
         }
     }
 
@@ -263,14 +264,18 @@ impl Dialogue {
         if !self.is_followed {
             return false;
         }
-        let reason = why.name();
-        self.farewell.get_or_insert(Farewell {
-            reason,
+        let parting = session.parting();
+        let (code, reason) = match &parting {
+            Some(parting) => (parting.code, &*parting.reason),
+            None => (CloseCode::GoingAway, why.name()),
+        };
+        self.farewell.get_or_insert_with(|| Farewell {
+            reason: reason.into(),
             last: (Side::Upstream, CloseCode::GoingAway),
             is_blame: false,
         });
         if !self.client.is_told && !self.client.has_said {
-            self.want_close(Side::Client, CloseCode::GoingAway, reason);
+            self.want_close(Side::Client, code, reason);
         }
         session.leaving();
         true
@@ -279,9 +284,9 @@ impl Dialogue {
     /// Who was told first took too long to close: nobody is waited for any more.
     pub(super) fn give_up(&mut self) {
         if self.is_followed
-            && let Some(farewell) = self.farewell
+            && let Some(last) = self.farewell.as_ref().map(|farewell| farewell.last.0)
         {
-            self.tell_last(farewell.last.0);
+            self.tell_last(last);
         }
     }
 
@@ -291,7 +296,8 @@ impl Dialogue {
         session.ended(EndedBy::Tidegate, why);
         self.is_ending = true;
         let reason = why.name();
-        self.farewell = Some(Farewell { reason, last: (offender, code), is_blame: true });
+        let last = (offender, code);
+        self.farewell = Some(Farewell { reason: reason.into(), last, is_blame: true });
         match offender {
             Side::Client => self.want_close(Side::Upstream, CloseCode::GoingAway, reason),
             Side::Upstream => {
@@ -378,7 +384,7 @@ impl Dialogue {
     /// Whether we are ending the session and have nothing more to hear from `side`, which may
     /// have ended without a word.
     pub(super) fn is_settled(&self, side: Side, has_ended: bool) -> bool {
-        let Some(farewell) = self.farewell else { return false };
+        let Some(farewell) = &self.farewell else { return false };
         let party = self.party(side);
         has_ended || (party.is_told && (party.has_said || farewell.is_blame))
     }

@@ -11,11 +11,13 @@
 //! FIN is half-close and goes through, and RST ends the other side at once.
 
 mod allowance;
+pub mod departure;
 mod dialogue;
 mod direction;
 mod legs;
 pub mod sessions;
 mod trace;
+pub mod view;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -29,9 +31,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::config;
+use crate::route::Route;
 use crate::telemetry::record::{EndedBy, Record, Side};
 use crate::transport::Stream;
+use crate::upstream::endpoint::Endpoint;
 use crate::ws::close::CloseCode;
 use dialogue::Dialogue;
 use direction::{Broken, Direction, Flow};
@@ -57,16 +60,18 @@ pub struct Opening {
     /// The RSV bits that extensions gave a meaning to, in the places of `FrameHeader::reserved`.
     pub meaningful_reserved: u8,
     /// The route it came by.
-    pub route: Arc<config::Route>,
+    pub route: Arc<Route>,
+    /// The endpoint that it leads to.
+    pub endpoint: Arc<Endpoint>,
     /// Its record.
     pub record: Record,
 }
 
 /// Joins two legs until both are closed, and notes in the record who ended it and why.
 pub async fn run(opening: Opening, sessions: &Rc<Sessions>) {
-    let Opening { client, upstream, meaningful_reserved, route, record } = opening;
-    let session = sessions.open(record, &route);
-    let dialogue = Dialogue::new(&route, std::time::Instant::now());
+    let Opening { client, upstream, meaningful_reserved, route, endpoint, record } = opening;
+    let session = sessions.open(record, &route, &endpoint);
+    let dialogue = Dialogue::new(&route.config, std::time::Instant::now());
     let direction = |source| Direction::new(source, dialogue.passage(source, meaningful_reserved));
     let relay = Relay {
         client: Leg::new(client.0, client.1),

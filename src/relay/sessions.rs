@@ -11,8 +11,18 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+
+use super::departure::{Parting, Who};
+use super::view::Watcher;
+use crate::admin::snapshot::SessionInfo;
 use crate::config;
-use crate::telemetry::record::{EndedBy, Record, Side};
+use crate::lifecycle::standing::{Standing, State};
+use crate::proxy::Running;
+use crate::route::Route;
+use crate::telemetry::record::{EndedBy, Record, Side, seconds};
+use crate::upstream::endpoint::Endpoint;
+use crate::ws::close::CloseCode;
 use crate::ws::tracker::Violation;
 
 /// Why we end a session.
@@ -38,6 +48,16 @@ pub enum Why {
     Violation(Violation),
     /// The process is stopping.
     Drain,
+    /// Its route is drained.
+    RouteDrained,
+    /// Its route is gone from the configuration.
+    RouteRemoved,
+    /// Its endpoint is drained.
+    EndpointDrained,
+    /// Its endpoint is gone from the configuration.
+    EndpointRemoved,
+    /// An operator closes it.
+    Operator,
 }
 
 impl Why {
@@ -54,6 +74,11 @@ impl Why {
             Self::ByteRate => "byte_rate",
             Self::Violation(_) => "protocol error",
             Self::Drain => "drain",
+            Self::RouteDrained => "route drained",
+            Self::RouteRemoved => "route removed",
+            Self::EndpointDrained => "endpoint drained",
+            Self::EndpointRemoved => "endpoint removed",
+            Self::Operator => "closed by the operator",
         }
     }
 }
@@ -61,6 +86,17 @@ impl Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl Why {
+    /// The code of the client's Close where the configuration has no other: whose endpoint is gone
+    /// may come again at once, and finds another.
+    pub fn code(self) -> CloseCode {
+        match self {
+            Self::EndpointDrained | Self::EndpointRemoved => CloseCode::ServiceRestart,
+            _ => CloseCode::GoingAway,
+        }
     }
 }
 
@@ -93,18 +129,22 @@ impl Order {
 }
 
 /// The sessions of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sessions {
+    /// Has the words for those that are sent away.
+    running: Arc<ArcSwap<Running>>,
     open: RefCell<HashMap<u64, Rc<Session>>>,
-    /// Whether what opens from now on is to end at once: the process stops.
-    is_ending: Cell<bool>,
+    /// With which words what opens from now on is to end at once: the process stops.
+    ending: RefCell<Option<Rc<Parting>>>,
+    watchers: RefCell<Vec<Watcher>>,
 }
 
 /// What the worker and the relay of one session know of each other.
 #[derive(Debug)]
 pub(super) struct Session {
     record: Record,
-    route: Arc<config::Route>,
+    route: Arc<Route>,
+    endpoint: Arc<Endpoint>,
     all: Rc<Sessions>,
     opened: Instant,
     is_active: Cell<bool>,
@@ -113,8 +153,37 @@ pub(super) struct Session {
     /// When a sweep last found it active, or when it came to the stage it is in.
     since: Cell<Instant>,
     stage: Cell<Stage>,
+    pace: Cell<Pace>,
+    /// With which words it is sent away, if it is.
+    parting: RefCell<Option<Rc<Parting>>>,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// How much went through it as of late.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// Bytes since `since`.
+    bytes: u64,
+    since: Instant,
+    per_second: f32,
+}
+
+/// How long its bytes are gathered before they are made into a rate.
+const PACE_OVER: Duration = Duration::from_secs(1);
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { bytes: 0, since: now, per_second: 0.0 }
+    }
+
+    fn with(self, bytes: u64, now: Instant) -> Self {
+        let (bytes, took) = (self.bytes + bytes, now.saturating_duration_since(self.since));
+        if took < PACE_OVER {
+            return Self { bytes, ..self };
+        }
+        Self { bytes: 0, since: now, per_second: (bytes as f64 / took.as_secs_f64()) as f32 }
+    }
 }
 
 /// How a leg is doing.
@@ -188,14 +257,30 @@ enum Stage {
 }
 
 impl Sessions {
+    /// There are none yet.
+    pub fn new(running: Arc<ArcSwap<Running>>) -> Rc<Self> {
+        Rc::new(Self {
+            running,
+            open: RefCell::default(),
+            ending: RefCell::default(),
+            watchers: RefCell::default(),
+        })
+    }
+
     /// Opens a session. It is forgotten when its relay is over.
-    pub(super) fn open(self: &Rc<Self>, record: Record, route: &Arc<config::Route>) -> Entry {
+    pub(super) fn open(
+        self: &Rc<Self>,
+        record: Record,
+        route: &Arc<Route>,
+        endpoint: &Arc<Endpoint>,
+    ) -> Entry {
         let id = record.id();
         let now = Instant::now();
-        let ping = if route.ping.is_some() { Ping::None } else { Ping::Never };
+        let ping = if route.config.ping.is_some() { Ping::None } else { Ping::Never };
         let session = Rc::new(Session {
             record,
             route: route.clone(),
+            endpoint: endpoint.clone(),
             all: self.clone(),
             opened: now,
             is_active: Cell::new(true),
@@ -203,11 +288,32 @@ impl Sessions {
             upstream: LegWatch::new(now, ping),
             since: Cell::new(now),
             stage: Cell::new(Stage::Open),
-            order: Cell::new(self.is_ending.get().then_some(Order::End(Why::Drain))),
+            pace: Cell::new(Pace::new(now)),
+            parting: RefCell::default(),
+            order: Cell::new(None),
             waker: RefCell::new(None),
         });
         self.open.borrow_mut().insert(id, session.clone());
+        self.tell_watchers("open", &session);
+        if let Some(parting) = self.parting_at_once(&session) {
+            session.send_away(&parting);
+        }
         Entry(session)
+    }
+
+    /// What came to be refused while its handshake was on its way ends as soon as it begins.
+    fn parting_at_once(&self, session: &Session) -> Option<Rc<Parting>> {
+        if let Some(parting) = self.ending.borrow().as_ref() {
+            return Some(parting.clone());
+        }
+        let why = match (session.route.standing.state(), session.endpoint.standing.state()) {
+            (State::Up, State::Up) => return None,
+            (State::Removed, _) => Why::RouteRemoved,
+            (State::Draining, _) => Why::RouteDrained,
+            (State::Up, State::Removed) => Why::EndpointRemoved,
+            (State::Up, State::Draining) => Why::EndpointDrained,
+        };
+        Some(Rc::new(Parting::new(why, &self.running.load().drain)))
     }
 
     /// Finds what is due at `now`.
@@ -215,20 +321,63 @@ impl Sessions {
         for session in self.open.borrow().values() {
             session.sweep(now);
         }
+        self.watchers.borrow_mut().retain(Watcher::is_there);
     }
 
-    /// Ends every session: the process stops.
-    pub fn end_all(&self) {
-        self.is_ending.set(true);
-        for session in self.open.borrow().values() {
-            session.give(Order::End(Why::Drain));
-        }
+    /// What opens from now on ends at once: the process stops.
+    pub fn end_newcomers(&self, parting: Parting) {
+        *self.ending.borrow_mut() = Some(Rc::new(parting));
     }
 
     /// The process leaves now: what is still open is put on record as cut.
     pub fn cut_all(&self) {
         for session in self.open.borrow().values() {
             session.record.ended(EndedBy::Tidegate, "cut: the process left");
+        }
+    }
+
+    pub(super) fn find(&self, id: u64) -> Option<Rc<Session>> {
+        self.open.borrow().get(&id).cloned()
+    }
+
+    pub(super) fn all_ids(&self) -> Vec<u64> {
+        self.open.borrow().keys().copied().collect()
+    }
+
+    pub(super) fn ids_of(&self, who: &Who) -> Vec<u64> {
+        let now = Instant::now();
+        let is_one = |session: &Session| match who {
+            Who::All => true,
+            Who::On { standing, .. } => session.is_on(standing),
+            Who::Matching(filter) => filter.matches(session, now),
+        };
+        let open = self.open.borrow();
+        open.iter().filter(|(_, session)| is_one(session)).map(|(id, _)| *id).collect()
+    }
+
+    /// Tells one of them to leave, if it is still there.
+    pub(super) fn send_away(&self, id: u64, parting: &Rc<Parting>) {
+        if let Some(session) = self.find(id) {
+            session.send_away(parting);
+        }
+    }
+
+    /// Gives an order to one of them, if it is still there.
+    pub(super) fn order(&self, id: u64, order: Order) {
+        if let Some(session) = self.find(id) {
+            session.give(order);
+        }
+    }
+
+    pub(super) fn add_watcher(&self, watcher: Watcher) {
+        self.watchers.borrow_mut().push(watcher);
+    }
+
+    fn tell_watchers(&self, event: &str, session: &Rc<Session>) {
+        let watchers = self.watchers.borrow();
+        if !watchers.is_empty() {
+            let now = Instant::now();
+            watchers.iter().for_each(|watcher| watcher.tell(event, session, now));
         }
     }
 }
@@ -264,7 +413,9 @@ impl Deref for Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.0.all.open.borrow_mut().remove(&self.0.record.id());
+        let all = &self.0.all;
+        all.open.borrow_mut().remove(&self.0.record.id());
+        all.tell_watchers("end", &self.0);
     }
 }
 
@@ -272,6 +423,67 @@ impl Session {
     /// Its record.
     pub(super) fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// Its route.
+    pub(super) fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// Its endpoint.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    fn is_on(&self, standing: &Arc<Standing>) -> bool {
+        Arc::ptr_eq(standing, &self.route.standing)
+            || Arc::ptr_eq(standing, &self.endpoint.standing)
+    }
+
+    /// How long it has been open.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.opened)
+    }
+
+    /// How long nothing has gone through it.
+    pub(super) fn idle(&self, now: Instant) -> Duration {
+        if self.is_active.get() {
+            return Duration::ZERO;
+        }
+        now.saturating_duration_since(self.since.get())
+    }
+
+    /// How many bytes went through it in a second, as of late.
+    pub(super) fn bytes_per_second(&self) -> f64 {
+        f64::from(self.pace.get().per_second.round())
+    }
+
+    /// As the admin interface shows it.
+    pub(super) fn info(&self, now: Instant) -> SessionInfo {
+        let state = match self.stage.get() {
+            Stage::Open | Stage::HalfClosed => "open",
+            Stage::Leaving | Stage::Closing => "closing",
+        };
+        SessionInfo {
+            state: state.into(),
+            idle_s: seconds(self.idle(now)),
+            bytes_per_s: self.bytes_per_second(),
+            ..self.record.info()
+        }
+    }
+
+    /// With which words it is sent away, if it is.
+    pub(super) fn parting(&self) -> Option<Rc<Parting>> {
+        self.parting.borrow().clone()
+    }
+
+    /// Tells it to leave; whoever says so first has the words.
+    pub(super) fn send_away(&self, parting: &Rc<Parting>) {
+        let why = {
+            let mut known = self.parting.borrow_mut();
+            known.get_or_insert_with(|| parting.clone()).why
+        };
+        self.give(Order::End(why));
     }
 
     /// Who ended it and why; the first to say so is right.
@@ -396,6 +608,9 @@ impl Session {
     /// session is ended up to one sweep late and never early.
     fn sweep(&self, now: Instant) {
         let (is_active, stage) = (self.is_active.take(), self.stage.get());
+        // Nothing is counted where nothing was relayed.
+        let bytes = if is_active { self.record.bring_up() } else { 0 };
+        self.pace.set(self.pace.get().with(bytes, now));
         if stage == Stage::Open
             && let Some(order) = self.sweep_legs(now)
         {
@@ -405,10 +620,12 @@ impl Session {
             self.since.set(now);
         }
         let (limit, order) = match stage {
-            Stage::Open => (self.route.idle_timeout, Order::End(Why::Idle)),
-            Stage::HalfClosed => (self.route.half_close_timeout, Order::End(Why::HalfClosed)),
-            Stage::Leaving => (self.route.close_timeout, Order::GiveUp),
-            Stage::Closing => (self.route.close_timeout, Order::Cut(Why::NotLeaving)),
+            Stage::Open => (self.route.config.idle_timeout, Order::End(Why::Idle)),
+            Stage::HalfClosed => {
+                (self.route.config.half_close_timeout, Order::End(Why::HalfClosed))
+            }
+            Stage::Leaving => (self.route.config.close_timeout, Order::GiveUp),
+            Stage::Closing => (self.route.config.close_timeout, Order::Cut(Why::NotLeaving)),
         };
         if now.saturating_duration_since(self.since.get()) >= limit {
             self.give(order);
@@ -423,10 +640,10 @@ impl Session {
     /// What is due while both sides are there: that it is too old, a Ping.
     fn sweep_legs(&self, now: Instant) -> Option<Order> {
         let age = now.saturating_duration_since(self.opened);
-        if self.route.max_age.is_some_and(|max_age| age >= max_age) {
+        if self.route.config.max_age.is_some_and(|max_age| age >= max_age) {
             return Some(Order::End(Why::MaxAge));
         }
-        let limits = self.route.ping?;
+        let limits = self.route.config.ping?;
         let due =
             [Side::Client, Side::Upstream].map(|side| self.leg(side).sweep(side, now, limits));
         due.into_iter().flatten().max_by_key(|order| order.weight())

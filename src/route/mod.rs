@@ -4,8 +4,34 @@
 pub mod pattern;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use pattern::{HostPattern, PathPattern};
+
+use crate::config;
+use crate::lifecycle::standing::Standing;
+use crate::telemetry::metrics::RouteCounters;
+use crate::upstream::Upstream;
+
+/// A route as it runs.
+#[derive(Debug)]
+pub struct Route {
+    /// As configured.
+    pub config: Arc<config::Route>,
+    /// Where to.
+    pub upstream: Arc<Upstream>,
+    /// What is counted for it, under its name; outlives a reload.
+    pub counters: Arc<RouteCounters>,
+    /// Whether it takes new sessions; outlives a reload too.
+    pub standing: Arc<Standing>,
+}
+
+impl Route {
+    /// Host and path, as the log has them.
+    pub fn name(&self) -> &Arc<str> {
+        &self.counters.name
+    }
+}
 
 /// Finds the most specific route for a host and a path.
 ///

@@ -3,18 +3,22 @@
 //! with is dropped, and how much is said.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use time::OffsetDateTime;
 
+use super::metrics::Metrics;
+use super::redact;
 use crate::config::{self, LogFormat};
 
 /// Batches that may wait for the writer.
@@ -29,8 +33,56 @@ const BATCH_AGE: Duration = Duration::from_millis(50);
 pub struct AccessLog {
     batches: SyncSender<Batch>,
     dropped: Arc<AtomicU64>,
+    style: Arc<ArcSwap<Style>>,
+    /// Where the writer is to go on, if a reload says so.
+    next: Arc<Mutex<Option<Out>>>,
+}
+
+/// How lines look.
+#[derive(Debug)]
+struct Style {
     format: LogFormat,
-    redact: Arc<[String]>,
+    /// Query keys whose values are secret, besides the usual ones.
+    redact: Vec<String>,
+}
+
+/// Where lines go.
+struct Out(Box<dyn Write + Send>);
+
+impl fmt::Debug for Out {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Out")
+    }
+}
+
+/// A log that was opened, for [`AccessLog::adopt`].
+#[derive(Debug)]
+pub struct Opened {
+    out: Out,
+    style: Style,
+}
+
+/// Opens a log as it is configured.
+///
+/// # Errors
+///
+/// [`OpenError`] where the file cannot be opened.
+pub fn open(log: &config::Log) -> Result<Opened, OpenError> {
+    let (out, is_terminal): (Box<dyn Write + Send>, bool) = match &log.path {
+        Some(path) => (Box::new(append_to(path)?), false),
+        None => (Box::new(io::stdout()), io::stdout().is_terminal()),
+    };
+    let format = log.format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json });
+    Ok(Opened { out: Out(out), style: Style { format, redact: log.redact.clone() } })
+}
+
+impl AccessLog {
+    /// Goes on with a log that was opened anew: the same file, which may have been moved away, or
+    /// another one.
+    pub fn adopt(&self, opened: Opened) {
+        self.style.store(Arc::new(opened.style));
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened.out);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -68,34 +120,30 @@ pub struct OpenError {
     source: io::Error,
 }
 
-/// Opens the log and starts its thread.
+/// Starts the log's thread. What it cannot keep up with is added to `dropped_in_all`.
 ///
 /// # Errors
 ///
-/// [`OpenError`] where the file cannot be opened.
-pub fn start(log: &config::Log) -> Result<(AccessLog, Writer), OpenError> {
-    let (out, is_terminal): (Box<dyn Write + Send>, bool) = match &log.path {
-        Some(path) => (Box::new(open(path)?), false),
-        None => (Box::new(io::stdout()), io::stdout().is_terminal()),
-    };
-    let format = log.format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json });
+/// What the system says to a new thread.
+pub fn start(opened: Opened, dropped_in_all: Arc<AtomicU64>) -> io::Result<(AccessLog, Writer)> {
     let (sender, receiver) = sync_channel(WAITING);
-    let dropped = Arc::new(AtomicU64::new(0));
-    let counted = dropped.clone();
     let (done, is_done) = sync_channel(1);
-    let thread = thread::Builder::new()
-        .name("access-log".into())
-        .spawn(move || {
-            write_all(&receiver, out, &counted);
-            // Dropped in any case, which says the same.
-            let _ = done.send(());
-        })
-        .map_err(|source| OpenError { path: "(its thread)".into(), source })?;
-    let redact = log.redact.as_slice().into();
-    Ok((AccessLog { batches: sender, dropped, format, redact }, Writer { thread, is_done }))
+    let log = AccessLog {
+        batches: sender,
+        dropped: Arc::default(),
+        style: Arc::new(ArcSwap::from_pointee(opened.style)),
+        next: Arc::default(),
+    };
+    let (dropped, next, out) = (log.dropped.clone(), log.next.clone(), opened.out);
+    let thread = thread::Builder::new().name("access-log".into()).spawn(move || {
+        write_all(&receiver, out, &next, &dropped, &dropped_in_all);
+        // Dropped in any case, which says the same.
+        let _ = done.send(());
+    })?;
+    Ok((log, Writer { thread, is_done }))
 }
 
-fn open(path: &PathBuf) -> Result<File, OpenError> {
+fn append_to(path: &PathBuf) -> Result<File, OpenError> {
     OpenOptions::new()
         .create(true)
         .append(true)
@@ -103,10 +151,19 @@ fn open(path: &PathBuf) -> Result<File, OpenError> {
         .map_err(|source| OpenError { path: path.clone(), source })
 }
 
-fn write_all(batches: &Receiver<Batch>, mut out: Box<dyn Write + Send>, dropped: &AtomicU64) {
+fn write_all(
+    batches: &Receiver<Batch>,
+    mut out: Out,
+    next: &Mutex<Option<Out>>,
+    dropped: &AtomicU64,
+    dropped_in_all: &AtomicU64,
+) {
     let mut is_failing = false;
     while let Ok(batch) = batches.recv() {
-        let written = out.write_all(&batch.lines).and_then(|()| out.flush());
+        if let Some(next) = next.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            out = next;
+        }
+        let written = out.0.write_all(&batch.lines).and_then(|()| out.0.flush());
         match written {
             Ok(()) => is_failing = false,
             Err(error) => {
@@ -118,6 +175,7 @@ fn write_all(batches: &Receiver<Batch>, mut out: Box<dyn Write + Send>, dropped:
             }
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
+        dropped_in_all.fetch_add(lost, Ordering::Relaxed);
         if lost > 0 && !is_failing {
             tracing::warn!(lines = lost, "the access log could not keep up: lines were dropped");
         }
@@ -128,6 +186,9 @@ fn write_all(batches: &Receiver<Batch>, mut out: Box<dyn Write + Send>, dropped:
 #[derive(Debug)]
 pub struct WorkerLog {
     log: AccessLog,
+    /// What is counted besides, and the number under which this worker counts it.
+    metrics: Arc<Metrics>,
+    worker: usize,
     batch: RefCell<Batch>,
     clock: Clock,
 }
@@ -155,14 +216,25 @@ impl Clock {
 }
 
 impl WorkerLog {
-    /// A worker's end.
-    pub fn new(log: AccessLog) -> Rc<Self> {
-        Rc::new(Self { log, batch: RefCell::default(), clock: Clock::default() })
+    /// The end of the worker with this number.
+    pub fn new(log: AccessLog, metrics: Arc<Metrics>, worker: usize) -> Rc<Self> {
+        let (batch, clock) = (RefCell::default(), Clock::default());
+        Rc::new(Self { log, metrics, worker, batch, clock })
     }
 
     /// How lines are to look.
     pub(super) fn format(&self) -> LogFormat {
-        self.log.format
+        self.log.style.load().format
+    }
+
+    /// What is counted besides.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The number under which this worker counts.
+    pub fn worker(&self) -> usize {
+        self.worker
     }
 
     /// The time, as lines have it: RFC 3339 in UTC, to the millisecond.
@@ -170,9 +242,9 @@ impl WorkerLog {
         self.clock.now()
     }
 
-    /// Query keys whose values are secret, besides the usual ones.
-    pub(super) fn redact(&self) -> &[String] {
-        &self.log.redact
+    /// A path and query without its secrets.
+    pub(super) fn redacted(&self, path_and_query: &str) -> String {
+        redact::query(path_and_query, &self.log.style.load().redact)
     }
 
     /// Adds a line, which `write` appends without its end. Must be called within the worker's

@@ -3,5 +3,7 @@
 
 pub mod access_log;
 pub mod log;
+pub mod metrics;
+pub mod process;
 pub mod record;
 mod redact;

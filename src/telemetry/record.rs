@@ -7,13 +7,15 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::Method;
 use serde::Serialize;
+use time::OffsetDateTime;
 
 use super::access_log::WorkerLog;
-use super::redact;
+use super::metrics::{Carried, RouteCounters, Shard, TlsVersion};
+use crate::admin::snapshot::SessionInfo;
 use crate::config::LogFormat;
 use crate::ws::close::Said;
 use crate::ws::tracker::{Counts, Violation};
@@ -32,8 +34,8 @@ pub struct ClientFacts {
 /// What is known of a client's TLS connection.
 #[derive(Debug, Clone)]
 pub struct TlsFacts {
-    /// "1.2" or "1.3".
-    pub version: &'static str,
+    /// The version spoken.
+    pub version: TlsVersion,
     /// Whether it resumed an earlier session.
     pub resumed: bool,
     /// The name the client asked for (SNI), in lower case.
@@ -41,7 +43,7 @@ pub struct TlsFacts {
 }
 
 /// Who ended a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EndedBy {
     /// The client.
@@ -50,6 +52,17 @@ pub enum EndedBy {
     Upstream,
     /// We did.
     Tidegate,
+}
+
+impl EndedBy {
+    /// In lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Upstream => "upstream",
+            Self::Tidegate => "tidegate",
+        }
+    }
 }
 
 /// A side of a session.
@@ -103,6 +116,8 @@ struct Inner {
 struct Sums {
     bytes: Cell<u64>,
     frames: Cell<Counts>,
+    /// What of it has been counted for the route already.
+    carried: Cell<Carried>,
 }
 
 /// What has been found out on the way.
@@ -112,9 +127,10 @@ struct Told {
     host: String,
     path: String,
     status: Option<u16>,
-    route: Option<Arc<str>>,
+    route: Option<Arc<RouteCounters>>,
     upstream: Option<Arc<str>>,
     endpoint: Option<Arc<str>>,
+    is_handshake: bool,
     reason: Option<String>,
     subprotocol: Option<String>,
     handshake: Option<Duration>,
@@ -167,14 +183,24 @@ impl Record {
         let mut told = self.0.told.borrow_mut();
         told.method = Some(method.clone());
         told.host = host.to_owned();
-        told.path = redact::query(path_and_query, self.0.log.redact());
+        told.path = self.0.log.redacted(path_and_query);
     }
 
-    /// Which route was taken.
-    pub fn routed(&self, route: &Arc<str>, upstream: &Arc<str>) {
+    /// Which route was taken, and who counts for it.
+    pub fn routed(&self, route: &Arc<RouteCounters>, upstream: &Arc<str>) {
         let mut told = self.0.told.borrow_mut();
         told.route = Some(route.clone());
         told.upstream = Some(upstream.clone());
+    }
+
+    /// It is a WebSocket handshake.
+    pub fn is_handshake(&self) {
+        self.0.told.borrow_mut().is_handshake = true;
+    }
+
+    /// It was refused by ourselves, for a reason from a short list.
+    pub fn refused(&self, reason: &'static str) {
+        self.0.log.metrics().refused(self.0.log.worker(), reason);
     }
 
     /// Which endpoint is asked; a later one replaces it.
@@ -203,6 +229,7 @@ impl Record {
             told.subprotocol = subprotocol;
         }
         inner.is_session.set(true);
+        inner.count(|counters| counters.shook_hands(101, inner.began.elapsed()));
         inner.write("open");
     }
 
@@ -237,6 +264,16 @@ impl Record {
         });
     }
 
+    /// Bytes both ways so far.
+    pub fn bytes(&self) -> u64 {
+        self.0.to_upstream.bytes.get() + self.0.to_client.bytes.get()
+    }
+
+    /// Counts for the route what its session carried since the last time; how many bytes.
+    pub fn bring_up(&self) -> u64 {
+        self.0.bring_up()
+    }
+
     /// What a side said in its Close; it says only one.
     pub fn said_close(&self, side: Side, said: Said) {
         self.tell(side, |facts| {
@@ -247,27 +284,117 @@ impl Record {
     /// Which code we sent to a side in a Close of our own.
     pub fn told_close(&self, side: Side, code: Option<u16>) {
         self.tell(side, |facts| facts.told = code);
+        self.0.count(|counters| counters.told_code(side, code.unwrap_or(NO_CODE)));
     }
 
     /// We sent a Ping to a side.
     pub fn pinged(&self, side: Side) {
         self.tell(side, |facts| facts.pings += 1);
+        self.0.count(|counters| counters.pinged(side));
     }
 
     /// How long a side took to answer our last Ping that it answered.
     pub fn round_trip(&self, side: Side, round_trip: Duration) {
         self.tell(side, |facts| facts.round_trip = Some(round_trip));
+        self.0.count(|counters| counters.round_trip(side, round_trip));
     }
 
     /// What a side did against RFC 6455; the first time counts.
     pub fn violated(&self, side: Side, violation: Violation) {
-        let side = match side {
+        let name = match side {
             Side::Client => "client",
             Side::Upstream => "upstream",
         };
-        let mut told = self.0.told.borrow_mut();
-        told.protocol_error.get_or_insert_with(|| format!("{side}: {violation}"));
+        let is_first = {
+            let mut told = self.0.told.borrow_mut();
+            let is_first = told.protocol_error.is_none();
+            told.protocol_error.get_or_insert_with(|| format!("{name}: {violation}"));
+            is_first
+        };
+        if is_first {
+            self.0.count(|counters| counters.violated(side));
+        }
     }
+
+    /// The session as the admin interface shows it; what only its worker knows is left empty.
+    pub fn info(&self) -> SessionInfo {
+        let inner = &self.0;
+        let told = inner.told.borrow();
+        let text = |name: &Option<Arc<str>>| name.as_deref().unwrap_or_default().to_owned();
+        let age = told.opened.map_or(Duration::ZERO, |opened| opened.elapsed());
+        let (up, down) = (&inner.to_upstream, &inner.to_client);
+        SessionInfo {
+            id: format!("{:016x}", inner.id),
+            client: inner.facts.client.to_string(),
+            listener: inner.facts.listener.to_string(),
+            tls: inner.facts.tls.as_ref().map(|tls| tls.version.name().to_owned()),
+            host: told.host.clone(),
+            path: told.path.clone(),
+            route: told.route.as_ref().map_or_else(String::new, |route| route.name.to_string()),
+            upstream: text(&told.upstream),
+            endpoint: text(&told.endpoint),
+            subprotocol: told.subprotocol.clone(),
+            state: String::new(),
+            opened: time_text(SystemTime::now() - age),
+            age_s: seconds(age),
+            idle_s: 0.0,
+            client_to_upstream_bytes: up.bytes.get(),
+            upstream_to_client_bytes: down.bytes.get(),
+            client_to_upstream_messages: up.frames.get().messages,
+            upstream_to_client_messages: down.frames.get().messages,
+            bytes_per_s: 0.0,
+            client_rtt_ms: told.client_side.round_trip.map(millis),
+            upstream_rtt_ms: told.upstream_side.round_trip.map(millis),
+        }
+    }
+
+    /// Who ended the session and why, once that is known.
+    pub fn end(&self) -> Option<(EndedBy, String)> {
+        self.0.told.borrow().ended.clone()
+    }
+
+    /// The client's address.
+    pub fn client(&self) -> SocketAddr {
+        self.0.facts.client
+    }
+}
+
+/// What an application sees where a Close has no code (RFC 6455 §7.1.5).
+const NO_CODE: u16 = 1005;
+/// And where there was no Close at all.
+const NO_CLOSE: u16 = 1006;
+
+/// The reasons for which sessions end, as a metric may have them; the log says more.
+const WHYS: [&str; 23] = [
+    "closed",
+    "gone",
+    "truncated",
+    "reset",
+    "lost",
+    "ping timeout",
+    "idle timeout",
+    "half-close timeout",
+    "close timeout",
+    "max_age",
+    "max_frame",
+    "max_message",
+    "message_rate",
+    "byte_rate",
+    "protocol error",
+    "drain",
+    "route drained",
+    "route removed",
+    "endpoint drained",
+    "endpoint removed",
+    "closed by the operator",
+    "gone before its handshake was answered",
+    "cut",
+];
+
+/// The word of the list that a reason begins with.
+fn why_label(why: &str) -> &'static str {
+    let beginning = why.split(": ").next().unwrap_or_default();
+    WHYS.into_iter().find(|known| *known == beginning).unwrap_or("other")
 }
 
 /// A line of the access log as JSON; the fields of an event that do not apply are absent.
@@ -349,6 +476,53 @@ struct SessionLine<'a> {
 }
 
 impl Inner {
+    fn count(&self, count: impl FnOnce(&Shard)) {
+        if let Ok(told) = self.told.try_borrow()
+            && let Some(route) = &told.route
+        {
+            count(route.of(self.log.worker()));
+        }
+    }
+
+    fn bring_up(&self) -> u64 {
+        let mut bytes = 0;
+        self.count(|counters| {
+            for (source, sums) in
+                [(Side::Client, &self.to_upstream), (Side::Upstream, &self.to_client)]
+            {
+                let mut carried = sums.carried.get();
+                bytes += carried.bring_up(counters, source, sums.bytes.get(), sums.frames.get());
+                sums.carried.set(carried);
+            }
+        });
+        bytes
+    }
+
+    /// Its end, in numbers.
+    fn count_end(&self) {
+        let Ok(told) = self.told.try_borrow() else { return };
+        if !self.is_session.get() {
+            let (status, took) = (told.status.unwrap_or(0), self.began.elapsed());
+            self.count(|counters| match told.is_handshake {
+                true => counters.shook_hands(status, took),
+                false => counters.answered(status, took),
+            });
+            return;
+        }
+        self.bring_up();
+        self.count(|counters| {
+            if let (Some((by, why)), Some(opened)) = (&told.ended, told.opened) {
+                counters.ended(*by, why_label(why), opened.elapsed());
+            }
+            for (side, facts) in
+                [(Side::Client, &told.client_side), (Side::Upstream, &told.upstream_side)]
+            {
+                let code = facts.said.as_ref().map(|said| said.code.unwrap_or(NO_CODE));
+                counters.said_code(side, code.unwrap_or(NO_CLOSE));
+            }
+        });
+    }
+
     fn write(&self, event: &str) {
         let Ok(told) = self.told.try_borrow() else { return };
         let line = self.line(event, &told);
@@ -370,13 +544,13 @@ impl Inner {
             id: format!("{:016x}", self.id),
             client: self.facts.client,
             listener: self.facts.listener,
-            tls: self.facts.tls.as_ref().map(|tls| tls.version),
+            tls: self.facts.tls.as_ref().map(|tls| tls.version.name()),
             resumed: self.facts.tls.as_ref().map(|tls| tls.resumed),
             method: told.method.as_ref().map(Method::as_str),
             host: &told.host,
             path: &told.path,
             status: told.status,
-            route: told.route.as_deref(),
+            route: told.route.as_ref().map(|route| &*route.name),
             upstream: told.upstream.as_deref(),
             endpoint: told.endpoint.as_deref(),
             subprotocol: told.subprotocol.as_deref(),
@@ -420,9 +594,8 @@ impl Inner {
     }
 }
 
-/// A Close without a code is what an application sees as 1005 (RFC 6455 §7.1.5).
 fn code_seen(said: &Said) -> Option<u16> {
-    Some(said.code.unwrap_or(1005))
+    Some(said.code.unwrap_or(NO_CODE))
 }
 
 fn reason_given(said: &Said) -> Option<&str> {
@@ -470,8 +643,7 @@ impl SessionLine<'_> {
         parts.extend(upstream.map(|code| close("upstream", code, self.upstream_close_reason)));
         parts.extend(self.close_code_to_client.map(|code| close("to client", code, None)));
         parts.extend(self.close_code_to_upstream.map(|code| close("to upstream", code, None)));
-        let by = format!("{:?}", self.ended_by).to_ascii_lowercase();
-        parts.push(format!("ended by {by}: {}", self.why));
+        parts.push(format!("ended by {}: {}", self.ended_by.name(), self.why));
         parts.extend(self.protocol_error.map(|error| format!("protocol error of the {error}")));
     }
 }
@@ -488,8 +660,23 @@ impl Drop for Inner {
                 told.reason.get_or_insert_with(|| "the client went away".into());
             }
         }
+        self.count_end();
         self.write(if is_session { "end" } else { "request" });
     }
+}
+
+/// RFC 3339 in UTC, to the second.
+pub fn time_text(time: SystemTime) -> String {
+    let now = OffsetDateTime::from(time);
+    let (year, month, day) = now.to_calendar_date();
+    let (hour, minute, second) = now.to_hms();
+    let month = u8::from(month);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Seconds with three digits behind the point.
+pub fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e3).round() / 1e3
 }
 
 /// Milliseconds with three digits behind the point.

@@ -21,6 +21,8 @@ pub struct Certificate {
     pub facts: Facts,
     /// Where its chain was read from.
     pub path: PathBuf,
+    /// And its key.
+    pub key_path: PathBuf,
 }
 
 /// What a certificate says about itself.
@@ -174,7 +176,8 @@ impl Certificate {
             let from = facts.not_before.date();
             return Err(CertificateError::NotYetValid { path: chain.into(), from });
         }
-        Ok(Self { key: Arc::new(certified), facts, path: chain.into() })
+        let (path, key_path) = (chain.into(), key.into());
+        Ok(Self { key: Arc::new(certified), facts, path, key_path })
     }
 }
 

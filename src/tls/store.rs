@@ -33,6 +33,11 @@ impl Store {
         Self { certificates, exact, wildcard }
     }
 
+    /// All of them, the default first.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
+    }
+
     /// The certificate for a name, or the default.
     fn choose(&self, name: Option<&str>) -> Option<&Certificate> {
         let index = name.and_then(|name| {

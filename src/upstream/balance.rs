@@ -9,8 +9,8 @@ pub struct Load {
     pub in_flight: usize,
     /// Whether it failed a moment ago.
     pub is_resting: bool,
-    /// Whether it failed for this very request.
-    pub is_tried: bool,
+    /// Whether it is out of the question: it failed for this very request, or is being drained.
+    pub is_out: bool,
 }
 
 /// The index of the endpoint to ask. `turn` counts up with every choice, or is a random number for
@@ -19,9 +19,9 @@ pub struct Load {
 /// One that rests is taken only where all others rest too: a wrong guess costs one refused
 /// connection, no answer at all costs the user's request.
 pub fn choose(balance: Balance, loads: &[Load], turn: usize) -> Option<usize> {
-    let untried = || loads.iter().enumerate().filter(|(_, load)| !load.is_tried);
-    let awake: Vec<_> = untried().filter(|(_, load)| !load.is_resting).collect();
-    let candidates = if awake.is_empty() { untried().collect() } else { awake };
+    let possible = || loads.iter().enumerate().filter(|(_, load)| !load.is_out);
+    let awake: Vec<_> = possible().filter(|(_, load)| !load.is_resting).collect();
+    let candidates = if awake.is_empty() { possible().collect() } else { awake };
     let fewest = candidates.iter().map(|(_, load)| load.in_flight).min()?;
     let candidates: Vec<usize> = candidates
         .into_iter()
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     fn load(in_flight: usize) -> Load {
-        Load { in_flight, is_resting: false, is_tried: false }
+        Load { in_flight, is_resting: false, is_out: false }
     }
 
     #[test]
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn a_resting_endpoint_is_the_last_resort_and_a_tried_one_none() {
         let resting = Load { is_resting: true, ..load(0) };
-        let tried = Load { is_tried: true, ..load(0) };
+        let tried = Load { is_out: true, ..load(0) };
         for balance in [Balance::LeastSessions, Balance::RoundRobin, Balance::Random] {
             assert_eq!(choose(balance, &[resting, load(5)], 0), Some(1));
             assert_eq!(choose(balance, &[resting, tried], 7), Some(0));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 
 use crate::config::EndpointAddr;
+use crate::lifecycle::standing::Standing;
 
 /// One address of an upstream.
 #[derive(Debug)]
@@ -17,7 +18,10 @@ pub struct Endpoint {
     pub address: EndpointAddr,
     /// The same as text, for the log.
     pub name: Arc<str>,
+    /// Whether it takes new sessions.
+    pub standing: Arc<Standing>,
     in_flight: AtomicUsize,
+    failures: AtomicU64,
     failures_in_a_row: AtomicU32,
     /// Milliseconds on [`CLOCK`].
     rests_until: AtomicU64,
@@ -61,7 +65,9 @@ impl Endpoint {
         let endpoint = Self {
             address: address.clone(),
             name: address.to_string().into(),
+            standing: Arc::default(),
             in_flight: AtomicUsize::new(0),
+            failures: AtomicU64::new(0),
             failures_in_a_row: AtomicU32::new(0),
             rests_until: AtomicU64::new(0),
             resolved: ArcSwapOption::empty(),
@@ -111,10 +117,16 @@ impl Endpoint {
 
     /// It could not be reached: it rests for a moment.
     pub fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
         let failures = self.failures_in_a_row.fetch_add(1, Ordering::Relaxed).min(16);
         let rest = FIRST_REST.saturating_mul(1 << failures).min(LONGEST_REST);
         let millis = u64::try_from(rest.as_millis()).unwrap_or(u64::MAX);
         self.rests_until.store(millis_now().saturating_add(millis), Ordering::Relaxed);
+    }
+
+    /// How often it could not be reached.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// It answered.

@@ -13,6 +13,7 @@ use balance::Load;
 use endpoint::Endpoint;
 
 use crate::config;
+use crate::lifecycle::standing::State;
 use crate::random::random;
 
 /// A named group of endpoints, shared by all workers.
@@ -27,17 +28,42 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// The upstream of a configuration, all endpoints fresh.
-    pub fn new(config: config::Upstream) -> Self {
-        let endpoints =
-            config.endpoints.iter().map(|address| Arc::new(Endpoint::new(address))).collect();
+    /// The upstream of a configuration. What is known of endpoints that `known` has already is
+    /// kept: their health, what they serve, where their names lead. Each is taken out of it.
+    pub fn new(config: config::Upstream, known: &mut Vec<Arc<Endpoint>>) -> Self {
+        let endpoints = config
+            .endpoints
+            .iter()
+            .map(|address| {
+                let at = known.iter().position(|endpoint| endpoint.address == *address);
+                match at {
+                    Some(at) => known.remove(at),
+                    None => Arc::new(Endpoint::new(address)),
+                }
+            })
+            .collect();
         let name = config.name.as_str().into();
         Self { config, name, endpoints, turn: AtomicUsize::new(0) }
     }
 
-    /// Chooses an endpoint that is not among `tried`; `None` when all are.
+    /// Its endpoints.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// Chooses an endpoint that takes new sessions and is not among `tried`; `None` when there is
+    /// no other.
+    ///
+    /// Where only endpoints are left that a reload has taken away, this was looked up before it: one
+    /// of those is still right, as it was a moment ago. What is looked up after it knows of none.
     pub fn choose(&self, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
-        if let ([only], []) = (self.endpoints.as_slice(), tried) {
+        self.choose_of(State::Up, tried).or_else(|| self.choose_of(State::Removed, tried))
+    }
+
+    fn choose_of(&self, state: State, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
+        if let ([only], []) = (self.endpoints.as_slice(), tried)
+            && only.standing.state() == state
+        {
             return Some(only.clone());
         }
         let loads: Vec<Load> = self
@@ -46,7 +72,8 @@ impl Upstream {
             .map(|endpoint| Load {
                 in_flight: endpoint.in_flight(),
                 is_resting: endpoint.is_resting(),
-                is_tried: tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint)),
+                is_out: endpoint.standing.state() != state
+                    || tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint)),
             })
             .collect();
         let turn = match self.config.balance {

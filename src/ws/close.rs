@@ -18,9 +18,24 @@ pub enum CloseCode {
     InternalError,
     /// 1014: the upstream was lost, or talks nonsense.
     BadGateway,
+    /// 1012: the session may be opened anew.
+    ServiceRestart,
+    /// What an operator chose.
+    Chosen(ChosenCode),
 }
 
+/// A code that a Close may have (RFC 6455 §7.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChosenCode(u16);
+
 impl CloseCode {
+    /// A code by its number; `None` for one that no Close may have: below 1000, reserved for what
+    /// never stands in a frame (1004 to 1006, 1015), or not given out yet.
+    pub fn new(number: u16) -> Option<Self> {
+        matches!(number, 1000..=1003 | 1007..=1014 | 3000..=4999)
+            .then_some(Self::Chosen(ChosenCode(number)))
+    }
+
     /// The number on the wire.
     pub fn number(self) -> u16 {
         match self {
@@ -30,6 +45,8 @@ impl CloseCode {
             Self::TooBig => 1009,
             Self::InternalError => 1011,
             Self::BadGateway => 1014,
+            Self::ServiceRestart => 1012,
+            Self::Chosen(ChosenCode(number)) => number,
         }
     }
 }
@@ -59,11 +76,13 @@ impl Said {
 /// The most bytes of payload a control frame has (RFC 6455 §5.5).
 pub const MAX_CONTROL_BYTES: usize = 125;
 
+/// The most bytes of a reason in a Close, behind its code.
+pub const MAX_REASON_BYTES: usize = MAX_CONTROL_BYTES - 2;
+
 /// A Close frame. Of a `reason` that is too long, its beginning is sent. `key` is drawn afresh for
 /// every frame where they are masked (RFC 6455 §5.3).
 pub fn close_frame(code: CloseCode, reason: &str, masking: Masking, key: [u8; 4]) -> Vec<u8> {
-    let room = MAX_CONTROL_BYTES - 2;
-    let mut end = reason.len().min(room);
+    let mut end = reason.len().min(MAX_REASON_BYTES);
     while !reason.is_char_boundary(end) {
         end -= 1;
     }

@@ -1,6 +1,6 @@
 //! `[[listener]]` and `[tls]`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::{one_of, positive};
 use crate::config::fault::Faults;
 use crate::config::file;
+use crate::config::units::network;
 use crate::config::{Listener, Tls};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +24,7 @@ pub(super) fn listeners(file: &file::File, faults: &mut Faults) -> Option<Vec<Li
             Some(Listener {
                 address: address.parse().ok()?,
                 fallback: fallback.parse().ok(),
+                activation: None,
                 tls,
                 trusted: Vec::new(),
                 redirect_https: false,
@@ -31,12 +33,24 @@ pub(super) fn listeners(file: &file::File, faults: &mut Faults) -> Option<Vec<Li
         return DEFAULT_LISTENERS.into_iter().map(default).collect();
     }
     let mut seen: HashMap<SocketAddr, Range<usize>> = HashMap::new();
+    let mut seen_names: HashSet<&str> = HashSet::new();
     let compiled: Vec<Option<Listener>> = file
         .listener
         .iter()
         .map(|written| {
             let trusted: Vec<Option<IpNet>> =
                 written.trusted.iter().map(|text| faults.keep(text, network)).collect();
+            let activation = faults
+                .keep_or(None, written.activation.as_ref(), |text| descriptor_name(text).map(Some));
+            if let Some(text) = &written.activation
+                && !seen_names.insert(text.get_ref())
+            {
+                faults.error(
+                    Some(text.span()),
+                    format_args!("two listeners have the activation `{}`", text.get_ref()),
+                    "give each a socket unit of its own, with its own FileDescriptorName=",
+                );
+            }
             let Some(address_text) = &written.address else {
                 if written.is_whole {
                     faults.error(
@@ -80,6 +94,7 @@ pub(super) fn listeners(file: &file::File, faults: &mut Faults) -> Option<Vec<Li
             Some(Listener {
                 address,
                 fallback,
+                activation: activation?,
                 tls,
                 trusted: trusted.into_iter().collect::<Option<_>>()?,
                 redirect_https: redirect.is_some(),
@@ -100,14 +115,16 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-fn network(text: &str) -> Result<IpNet, String> {
-    let single = || text.parse().map(|address: std::net::IpAddr| IpNet::from(address));
-    text.parse().or_else(|_| single()).map_err(|_| {
-        format!(
-            "`{text}` is no network: write an IP address or a prefix, as in \"10.0.0.0/8\" or \
-             \"::1\""
-        )
-    })
+/// What systemd lets `FileDescriptorName=` be.
+fn descriptor_name(text: &str) -> Result<String, String> {
+    let is_allowed = |byte| (b' '..=b'~').contains(&byte) && byte != b':';
+    if (1..=255).contains(&text.len()) && text.bytes().all(is_allowed) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "`{text}` is no name of a socket: write its unit's FileDescriptorName=, 1 to 255 printable \
+         ASCII characters without a colon"
+    ))
 }
 
 pub(super) fn tls(written: &file::Tls, faults: &mut Faults) -> Option<Tls> {

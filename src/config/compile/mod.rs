@@ -2,6 +2,7 @@
 //! default is decided, and all faults are gathered. One file for each kind of table.
 
 mod certificate;
+mod life;
 mod listener;
 mod route;
 mod upstream;
@@ -15,14 +16,14 @@ use toml::Spanned;
 use super::fault::{Faults, did_you_mean};
 use super::file::{self, Text};
 use super::units::{ByteSize, duration};
-use super::{Config, Drain, Limits, Log, LogFormat, Upstream};
+use super::{Config, Limits, Log, LogFormat, Upstream};
 
+pub use life::admin_socket;
 pub use upstream::parse_endpoint;
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_BYTES: ByteSize = ByteSize::kib(32);
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Compiles a file whose paths are relative to `folder`. Faults may have been noted even where
 /// a configuration is returned: then it must not be used.
@@ -38,7 +39,8 @@ pub(super) fn compile(file: &file::File, folder: &Path, faults: &mut Faults) -> 
     let certificates = certificate::certificates(file, folder, faults);
     let tls = listener::tls(&file.tls, faults);
     let limits = limits(&file.limits, faults);
-    let drain = faults.keep_or(DRAIN_TIMEOUT, file.drain.timeout.as_ref(), duration);
+    let drain = life::drain(&file.drain, faults);
+    let admin = life::admin(&file.admin, folder, faults);
     let log = log(&file.log, folder, faults);
     Some(Config {
         listeners: listeners?,
@@ -47,7 +49,8 @@ pub(super) fn compile(file: &file::File, folder: &Path, faults: &mut Faults) -> 
         upstreams: upstreams.into_iter().collect::<Option<_>>()?,
         routes: routes?,
         limits: limits?,
-        drain: Drain { timeout: drain? },
+        drain: drain?,
+        admin: admin?,
         log: log?,
     })
 }

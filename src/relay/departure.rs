@@ -1,0 +1,178 @@
+//! Sending sessions away, one after the other: the process stops, a route or an endpoint is
+//! drained or gone, an operator closes some. A crowd that is told all at once comes back all at
+//! once; so the Closes are spread evenly, with some jitter.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::sessions::{Order, Sessions, Why};
+use super::view::Filter;
+use crate::config;
+use crate::lifecycle::standing::Standing;
+use crate::random::random;
+use crate::ws::close::CloseCode;
+
+/// With which words sessions are sent away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parting {
+    /// Why, for the log.
+    pub why: Why,
+    /// The code in the client's Close. The upstream's is 1001, unless the client answers first.
+    pub code: CloseCode,
+    /// The reason in both.
+    pub reason: Box<str>,
+}
+
+impl Parting {
+    /// With the words of the configuration, where it has some.
+    pub fn new(why: Why, words: &config::Drain) -> Self {
+        Self {
+            why,
+            code: words.close_code.unwrap_or(why.code()),
+            reason: words.reason.as_deref().unwrap_or(why.name()).into(),
+        }
+    }
+}
+
+/// Which sessions are sent away, how fast, and with which words.
+#[derive(Debug, Clone)]
+pub struct Departure {
+    /// Which.
+    pub who: Who,
+    /// With which words.
+    pub parting: Parting,
+    /// Over how long, if there are enough of them: nobody waits for more than a second after the
+    /// one before.
+    pub spread: Duration,
+    /// When those that are still there are cut; `None` leaves that to their `close_timeout`.
+    pub cut_after: Option<Duration>,
+}
+
+/// Whom a departure is about.
+#[derive(Debug, Clone)]
+pub enum Who {
+    /// Everybody.
+    All,
+    /// Those on a route or an endpoint, until its standing changes again.
+    On {
+        /// The standing.
+        standing: Arc<Standing>,
+        /// How often it had changed when this was decided.
+        changes: u64,
+    },
+    /// Those that match.
+    Matching(Filter),
+}
+
+impl Who {
+    /// Those on what has this standing.
+    pub fn on(standing: &Arc<Standing>) -> Self {
+        Self::On { standing: standing.clone(), changes: standing.changes() }
+    }
+
+    fn is_taken_back(&self) -> bool {
+        match self {
+            Self::On { standing, changes } => standing.changes() != *changes,
+            Self::All | Self::Matching(_) => false,
+        }
+    }
+}
+
+/// The longest pause between two of them: there is no crowd then, and nobody is to wait for one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Sessions {
+    /// Sends sessions away. How many; they are told as time goes by.
+    pub fn depart(self: &Rc<Self>, departure: Departure) -> usize {
+        let mut ids = self.ids_of(&departure.who);
+        shuffle(&mut ids);
+        let count = ids.len();
+        if count > 0 {
+            let sessions = self.clone();
+            tokio::task::spawn_local(async move { send_away(&sessions, &ids, departure).await });
+        }
+        count
+    }
+}
+
+async fn send_away(sessions: &Sessions, ids: &[u64], departure: Departure) {
+    let Departure { who, parting, spread, cut_after } = departure;
+    let is_taken_back = || who.is_taken_back();
+    let began = Instant::now();
+    let parting = Rc::new(parting);
+    for (id, due) in ids.iter().zip(slots(ids.len(), spread, random)) {
+        let due = began + due;
+        if due > Instant::now() {
+            sleep_until(due).await;
+        }
+        if is_taken_back() {
+            return;
+        }
+        sessions.send_away(*id, &parting);
+    }
+    let Some(cut_after) = cut_after else { return };
+    sleep_until(began + cut_after).await;
+    if !is_taken_back() {
+        for id in ids {
+            sessions.order(*id, Order::Cut(parting.why));
+        }
+    }
+}
+
+/// When each of `count` is due: each somewhere in its own share of `spread`.
+fn slots(
+    count: usize,
+    spread: Duration,
+    mut random: impl FnMut() -> u64,
+) -> impl Iterator<Item = Duration> {
+    let share = spread
+        .checked_div(u32::try_from(count).unwrap_or(u32::MAX))
+        .unwrap_or(Duration::ZERO)
+        .min(LONGEST_PAUSE);
+    (0..count).map(move |index| {
+        let jitter = (random() >> 11) as f64 / (1u64 << 53) as f64;
+        share.mul_f64(index as f64 + jitter)
+    })
+}
+
+/// In no order that anybody could tell: neither the oldest nor the newest are sent away first.
+fn shuffle(ids: &mut [u64]) {
+    for last in (1..ids.len()).rev() {
+        let any = usize::try_from(random() % (last as u64 + 1)).unwrap_or(last);
+        ids.swap(last, any);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_a_share_of_the_time() {
+        for (count, spread, share) in [
+            (2_000, Duration::from_secs(30), Duration::from_millis(15)),
+            (10, Duration::from_secs(30), Duration::from_secs(1)),
+            (1, Duration::from_secs(3600), Duration::from_secs(1)),
+            (5, Duration::ZERO, Duration::ZERO),
+        ] {
+            let due: Vec<Duration> = slots(count, spread, random).collect();
+            assert_eq!(due.len(), count);
+            for (index, due) in (0u32..).zip(due) {
+                assert!((share * index..=share * (index + 1)).contains(&due), "{index}: {due:?}");
+            }
+        }
+        assert_eq!(slots(0, Duration::from_secs(1), random).count(), 0);
+    }
+
+    #[test]
+    fn a_shuffle_keeps_everybody() {
+        let mut ids: Vec<u64> = (0..100).collect();
+        shuffle(&mut ids);
+        assert!(!ids.is_sorted());
+        ids.sort_unstable();
+        assert!(ids.into_iter().eq(0..100));
+    }
+}
