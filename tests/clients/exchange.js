@@ -1,8 +1,10 @@
 // Two strict endpoints that exchange numbered messages until somebody closes; this is either of them, `exchange.py` the other.
 //
-//   node exchange.js server COUNT                    prints `listening on PORT`
-//   node exchange.js client COUNT URL CA-FILE FIRST  prints `open` once all sessions are, then `received N` at times
+//   node exchange.js server COUNT [PAUSE]                    prints `listening on PORT`
+//   node exchange.js client COUNT URL CA-FILE FIRST [PAUSE]  prints `open` once all sessions are, then `received N` at
+//                                                            times
 //
+// PAUSE has a session wait so many milliseconds on average between two messages; without it they go as fast as they can.
 // At the end each prints a line of JSON for every one of the COUNT sessions, and leaves. What message N of a session's
 // direction is follows from the numbers, so each side knows what it must receive. The sessions are numbered from FIRST.
 'use strict';
@@ -10,7 +12,9 @@
 const fs = require('fs');
 const { WebSocket, WebSocketServer } = require('ws');
 
-const [role, count, url, ca, first] = process.argv.slice(2);
+const [role, count, ...more] = process.argv.slice(2);
+const [url, ca, first] = more;
+const slowness = Number((role === 'server' ? more[0] : more[3]) || 0);
 const total = Number(count);
 const reports = [];
 let received = 0;
@@ -58,7 +62,7 @@ async function talk(socket, session, direction, report) {
       socket.ping(`ping ${report.attempted}`);
     }
     await sent;
-    await new Promise((resolve) => setTimeout(resolve, pause));
+    await new Promise((resolve) => setTimeout(resolve, pause + Math.random() * 2 * slowness));
   }
 }
 
@@ -98,8 +102,9 @@ let open = total;
 function ended() {
   open -= 1;
   if (open > 0) return;
-  for (const { pings, due, ...report } of reports) console.log(JSON.stringify(report));
-  process.exit(0);
+  const lines = reports.map(({ pings, due, ...report }) => `${JSON.stringify(report)}\n`);
+  // Leaving right away would lose what the pipe does not take at once.
+  process.stdout.write(lines.join(''), () => process.exit(0));
 }
 
 if (role === 'server') {

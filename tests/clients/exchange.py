@@ -1,11 +1,12 @@
 """Two strict endpoints that exchange numbered messages until somebody closes: see exchange.js, which is the other one.
 
-    python3 exchange.py server COUNT
-    python3 exchange.py client COUNT URL CA-FILE FIRST
+    python3 exchange.py server COUNT [PAUSE]
+    python3 exchange.py client COUNT URL CA-FILE FIRST [PAUSE]
 """
 
 import asyncio
 import json
+import random
 import ssl
 import sys
 
@@ -16,6 +17,8 @@ from websockets.frames import Frame, Opcode
 
 ROLE, TOTAL = sys.argv[1], int(sys.argv[2])
 PAUSE_SECONDS = 0.001
+# How many of them a session waits between two messages on average.
+SLOWNESS = float((sys.argv[3 if ROLE == "server" else 6 :] or [0])[0])
 
 reports = []
 received = 0
@@ -93,7 +96,7 @@ async def talk(socket, session, direction, report):
             ping = f"ping {report['attempted']}"
             socket.pings_sent.append(ping.encode())
             await socket.ping(ping)
-        await asyncio.sleep(pause * PAUSE_SECONDS)
+        await asyncio.sleep((pause + random.uniform(0, 2 * SLOWNESS)) * PAUSE_SECONDS)
 
 
 async def listen(socket, session, direction, report, due):
@@ -152,7 +155,8 @@ async def be_server():
         if ended == TOTAL:
             done.set()
 
-    options = {"compression": "deflate", "ping_interval": None, "max_size": None, "create_connection": WatchedServer}
+    options = {"compression": "deflate", "ping_interval": None, "max_size": None, "backlog": 4096}
+    options["create_connection"] = WatchedServer
     async with serve(session, "127.0.0.1", 0, **options) as server:
         print(f"listening on {server.sockets[0].getsockname()[1]}", flush=True)
         await done.wait()

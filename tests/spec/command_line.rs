@@ -8,7 +8,7 @@ use tokio::process::Command;
 use crate::support::certificates::trusting_anyone;
 use crate::support::programs::{Program, curl};
 use crate::support::proxy::TIDEGATE;
-use crate::support::{Over, Proxy, Served, Setup, Wire};
+use crate::support::{Over, Proxy, Served, Setup, Wire, eventually};
 
 /// Tables that send everything to the builtin echo.
 const ECHO: &str = "[upstream.app]\nbuiltin = \"echo\"\n[[route]]\nhost = \"*\"\npath = \"/\"\nupstream = \"app\"\n";
@@ -152,6 +152,25 @@ async fn on_a_terminal_it_says_what_to_try() {
         .stdout
         .find("access-log line", |line| line.contains("GET") && line.contains("200"));
     assert!(!logged.await.contains('{'), "a person reads text, not JSON");
+}
+
+/// SIGHUP reloads; but when the terminal is gone at which somebody ran it, the process goes too.
+#[tokio::test]
+async fn it_leaves_with_its_terminal() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(
+        folder.path().join("proxy.toml"),
+        format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{ECHO}"),
+    )
+    .expect("the folder is ours");
+    let mut command = Command::new("script");
+    command.args(["-q", "-f", "-e", "-c", TIDEGATE, "/dev/null"]).current_dir(folder.path());
+    let terminal = Program::start(&mut command);
+    terminal.stdout.containing("Tidegate").await;
+    let socket = folder.path().join("run/tidegate.sock");
+    eventually("the admin socket to be there", || socket.exists()).await;
+    drop(terminal);
+    eventually("the process to leave", || !socket.exists()).await;
 }
 
 /// A `--to` that is no URL is said so.

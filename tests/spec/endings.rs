@@ -494,7 +494,7 @@ async fn a_drain_leaves_a_close_alone_that_is_under_way() {
         scene.client.send(masked(CLOSE, close(1000, ""))).await;
         scene.upstream.expect(masked(CLOSE, close(1000, ""))).await;
         scene.proxy.drain();
-        crate::drain::closed_to_newcomers(&scene.proxy).await;
+        scene.proxy.draining().await;
         scene.upstream.send(plain(TEXT, "last")).await;
         scene.upstream.send(plain(CLOSE, close(4321, ""))).await;
         scene.upstream.finish().await;

@@ -3,9 +3,11 @@
 //! Each file is about one behaviour and each test shows one sentence of it. `support` has the plumbing; a test that
 //! needs no more than bytes uses [`support::Wire`], so that it reads as a transcript of the connection.
 
+mod admin;
 mod browser;
 mod builtin;
 mod command_line;
+mod commands;
 mod configuration;
 mod curl;
 mod dead_peers;
@@ -19,11 +21,14 @@ mod headers;
 mod keepalive;
 mod limits;
 mod many;
+mod metrics;
 mod node_ws;
 mod relay;
+mod reload;
 mod routes;
 mod slow_readers;
 mod strict;
 mod support;
+mod systemd;
 mod tls;
 mod wscat;

@@ -10,6 +10,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use time::{Duration, OffsetDateTime};
 
 /// A certificate authority of a test.
 pub(crate) struct Authority {
@@ -46,11 +47,22 @@ impl Authority {
 
     /// A certificate for `names`, valid from the start of one year to the start of another.
     pub(crate) fn issue_between(&self, names: &[&str], first_year: i32, last_year: i32) -> Leaf {
+        let year = |year| rcgen::date_time_ymd(year, 1, 1);
+        self.issue_from(names, year(first_year), year(last_year))
+    }
+
+    /// A certificate for `names` that ends in so many days.
+    pub(crate) fn issue_ending_in(&self, names: &[&str], days: i64) -> Leaf {
+        let end = OffsetDateTime::now_utc() + Duration::days(days);
+        self.issue_from(names, end - Duration::days(90), end)
+    }
+
+    fn issue_from(&self, names: &[&str], from: OffsetDateTime, until: OffsetDateTime) -> Leaf {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("the test's names are good");
         params.distinguished_name.push(DnType::CommonName, "Test leaf");
-        params.not_before = rcgen::date_time_ymd(first_year, 1, 1);
-        params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
+        params.not_before = from;
+        params.not_after = until;
         let key = KeyPair::generate().expect("a key can be made");
         let leaf = params.signed_by(&key, &self.issuer).expect("the authority signs");
         Leaf {

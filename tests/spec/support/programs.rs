@@ -20,11 +20,12 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start(command: &mut Command) -> Program {
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+        Program::start_with(command, Stdio::piped())
+    }
+
+    /// The same with a stdin of the test's own.
+    pub(crate) fn start_with(command: &mut Command, stdin: impl Into<Stdio>) -> Program {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let name = command.as_std().get_program().to_owned();
         let mut child =
             command.spawn().unwrap_or_else(|error| panic!("the tests need {name:?}: {error}"));
@@ -113,7 +114,19 @@ impl Lines {
 
     /// The first line that `wanted` accepts, once it has been written.
     pub(crate) async fn find(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        let found = |written: &Written| written.lines.iter().find(|line| wanted(line)).cloned();
+        self.nth(what, 0, wanted).await
+    }
+
+    /// The line that `wanted` accepts after `before` others, once it has been written.
+    pub(crate) async fn nth(
+        &self,
+        what: &str,
+        before: usize,
+        wanted: impl Fn(&str) -> bool,
+    ) -> String {
+        let found = |written: &Written| {
+            written.lines.iter().filter(|line| wanted(line)).nth(before).cloned()
+        };
         let mut changes = self.written.subscribe();
         let seen = changes.wait_for(|written| written.ended || found(written).is_some());
         let line = match tokio::time::timeout(DEADLINE, seen).await {

@@ -1,13 +1,15 @@
 //! The real binary: its folder, its configuration, its start and its end.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use rustix::process::{Pid, Resource, Signal};
 use rustls::pki_types::ServerName;
 use serde_json::Value;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::process::Command;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::WebSocketStream;
@@ -52,6 +54,14 @@ pub(crate) struct Setup {
     open_files: Option<u32>,
     namespace: Option<String>,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    passed: Option<Passed>,
+}
+
+/// What the process is given beside its arguments, as by socket activation.
+struct Passed {
+    socket: OwnedFd,
+    redirections: String,
 }
 
 impl Setup {
@@ -90,6 +100,8 @@ impl Setup {
             open_files: None,
             namespace: None,
             arguments: Vec::new(),
+            environment: Vec::new(),
+            passed: None,
         }
     }
 
@@ -153,6 +165,27 @@ impl Setup {
         self
     }
 
+    /// A variable of the environment.
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Setup {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Passes descriptors, beginning with 3, as systemd does: under these names, with colons between. Which they are is
+    /// said to a shell, to which `socket` is 0: as in `3<&0`.
+    pub(crate) fn activated(
+        self,
+        socket: impl Into<OwnedFd>,
+        names: &str,
+        redirections: &str,
+    ) -> Setup {
+        let count = names.split(':').count().to_string();
+        let mut setup = self.environment("LISTEN_FDS", &count).environment("LISTEN_FDNAMES", names);
+        let redirections = redirections.to_owned();
+        setup.passed = Some(Passed { socket: socket.into(), redirections });
+        setup
+    }
+
     /// The process lives in this network namespace.
     pub(crate) fn inside(mut self, namespace: &str) -> Setup {
         self.namespace = Some(namespace.to_owned());
@@ -176,8 +209,11 @@ impl Setup {
             )
         };
         let listeners = listeners.clone().unwrap_or_else(both);
+        // A test that is not about the pace of a drain does not wait for it.
+        let drain = if more.contains("[drain]") { "" } else { "[drain]\nspread = \"0s\"\n" };
         format!(
-            "{listeners}\n{certificates}\n[upstream.app]\n{upstream}\n\n[[route]]\n{route}\n{more}"
+            "{listeners}\n{certificates}\n[upstream.app]\n{upstream}\n\n[[route]]\n{route}\n{more}\n\
+             {drain}"
         )
     }
 
@@ -185,27 +221,37 @@ impl Setup {
         raise_descriptor_limit();
         let file = self.folder.path().join("proxy.toml");
         std::fs::write(&file, self.toml()).expect("the folder is ours");
-        let mut command = match (self.open_files, &self.namespace) {
-            (None, None) => Command::new(TIDEGATE),
-            (_, Some(namespace)) => {
+        let shell = |script: &str| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script, TIDEGATE]);
+            shell
+        };
+        let mut command = match (self.open_files, &self.namespace, &self.passed) {
+            (None, None, None) => Command::new(TIDEGATE),
+            (_, Some(namespace), _) => {
                 let mut ip = Command::new("ip");
                 ip.args(["netns", "exec", namespace, TIDEGATE]);
                 ip
             }
-            (Some(limit), None) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), TIDEGATE]);
-                shell
+            (Some(limit), None, _) => shell(&format!("ulimit -n {limit}; exec \"$0\" \"$@\"")),
+            (None, None, Some(Passed { redirections, .. })) => {
+                shell(&format!("LISTEN_PID=$$ exec \"$0\" \"$@\" {redirections} </dev/null"))
             }
         };
-        Program::start(
-            command
-                .arg("--config")
-                .arg(file)
-                .args(&self.arguments)
-                .current_dir(self.folder.path())
-                .env_remove("RUST_LOG"),
-        )
+        let command = command
+            .arg("--config")
+            .arg(file)
+            .args(&self.arguments)
+            .current_dir(self.folder.path())
+            .env_remove("RUST_LOG")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        match &self.passed {
+            None => Program::start(command),
+            Some(passed) => {
+                let socket = passed.socket.try_clone().expect("a descriptor is to be had");
+                Program::start_with(command, socket)
+            }
+        }
     }
 
     /// Starts the proxy and waits until it accepts.
@@ -425,6 +471,49 @@ impl Proxy {
         self.signal(Signal::TERM);
     }
 
+    /// Waits until it says that it is draining.
+    pub(crate) async fn draining(&self) {
+        self.says("draining: ").await;
+    }
+
+    /// SIGHUP, and what it came to: the line that says so, of as many as there were.
+    pub(crate) async fn reload(&self) -> String {
+        let is_outcome = |line: &str| {
+            let is_outcome = line.contains(" reloaded ") || line.contains("the reload failed");
+            is_outcome && line.contains("SIGHUP")
+        };
+        let before = self.stderr().lines().filter(|line| is_outcome(line)).count();
+        self.signal(Signal::HUP);
+        self.program.stderr.nth("outcome of a reload", before, is_outcome).await
+    }
+
+    /// Changes the configuration file: the first `old` in it becomes `new`.
+    pub(crate) fn edit(&self, old: &str, new: &str) {
+        let path = self.file("proxy.toml");
+        let text = std::fs::read_to_string(&path).expect("the file is ours");
+        assert!(text.contains(old), "{old:?} is not in:\n{text}");
+        std::fs::write(&path, text.replacen(old, new, 1)).expect("the file is ours");
+    }
+
+    /// Asks by the admin socket, `GET /status` for example, and returns the status and the body.
+    pub(crate) async fn ask(&self, method: &str, target: &str) -> (u16, String) {
+        let socket = UnixStream::connect(self.file("run/tidegate.sock")).await;
+        let mut wire = Wire::new(socket.expect("the admin socket is open"));
+        wire.send(format!(
+            "{method} {target} HTTP/1.1\r\nHost: tidegate\r\nConnection: close\r\n\r\n"
+        ))
+        .await;
+        let response = wire.response().await;
+        (response.status(), response.body)
+    }
+
+    /// What the admin socket answers in JSON, with 200.
+    pub(crate) async fn told(&self, method: &str, target: &str) -> Value {
+        let (status, body) = self.ask(method, target).await;
+        assert_eq!(status, 200, "{method} {target}: {body}");
+        serde_json::from_str(&body).unwrap_or_else(|_| panic!("{body:?} is no JSON"))
+    }
+
     /// Waits for the process to leave, and returns its exit code.
     pub(crate) async fn exited(mut self) -> i32 {
         let code = self.program.exited().await;
@@ -470,6 +559,13 @@ pub(crate) async fn websocket_on(wire: Wire, url: &str) -> WebSocketStream<Wire>
         .await
         .unwrap_or_else(|error| panic!("handshake with {url}: {error}"))
         .0
+}
+
+/// Sends a text and reads the same, as an echo sends it back.
+pub(crate) async fn exchange(socket: &mut WebSocketStream<Wire>, text: &str) {
+    within("a message to leave", socket.send(text.into())).await.expect("the proxy reads");
+    let answer = within("an answer", socket.next()).await.expect("a message").expect("a good one");
+    assert_eq!(answer.into_text().expect("text"), text);
 }
 
 /// What a `listening` line says.
