@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::{CONNECTION, HOST, HeaderValue};
@@ -16,7 +17,7 @@ use hyper::body::{Body as _, Incoming};
 use rustls::server::ProducesTickets;
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::config;
@@ -58,13 +59,13 @@ pub struct Running {
     /// The certificates by name.
     pub certificates: Arc<Store>,
     /// How long a TLS handshake may take.
-    pub tls_timeout: std::time::Duration,
+    pub tls_timeout: Duration,
     /// What is counted over all workers.
     pub limits: Arc<Limits>,
     /// What holds for each connection.
     pub per_connection: config::Limits,
     /// How often what is due is looked for: silent sessions, idle upstream connections.
-    pub sweep_every: std::time::Duration,
+    pub sweep_every: Duration,
     /// How sessions are sent away.
     pub drain: config::Drain,
 }
@@ -185,7 +186,7 @@ async fn start_tls(
     };
     let accepted = tokio::select! {
         accepted = timeout(limit, accepting) => accepted,
-        () = worker.drain.leaving() => return None,
+        () = leaving_for(TLS_GRACE, &worker.drain) => return None,
     };
     match accepted {
         Ok(Ok(Ok(tls))) => {
@@ -221,6 +222,15 @@ async fn start_tls(
             None
         }
     }
+}
+
+/// How long a TLS handshake may go on when its worker has nothing else to wait for.
+const TLS_GRACE: Duration = Duration::from_secs(2);
+
+/// Resolves so long after nothing new is accepted any more.
+async fn leaving_for(grace: Duration, drain: &Drain) {
+    drain.leaving().await;
+    sleep(grace).await;
 }
 
 /// The content type of a handshake record, the first byte of every TLS connection (RFC 8446 §5.1).

@@ -42,6 +42,11 @@ impl Drop for Unix {
     }
 }
 
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
 fn identity(path: &Path) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;
     fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
@@ -127,8 +132,10 @@ fn bind_unix(path: &Path) -> Result<Unix, ListenError> {
     match asking.connect(&address).map_err(|error| error.kind()) {
         // Or it has so many visitors that this one would have to wait.
         Ok(()) | Err(io::ErrorKind::WouldBlock) => return Err(ListenError::InUse(path.into())),
-        // Left over from a process that was killed.
-        Err(io::ErrorKind::ConnectionRefused) => fs::remove_file(path).map_err(failed)?,
+        // Left over from a process that was killed. So Linux answers for any other file, too.
+        Err(io::ErrorKind::ConnectionRefused) if is_socket(path) => {
+            fs::remove_file(path).map_err(failed)?;
+        }
         Err(_) => {}
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;

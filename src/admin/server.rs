@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -35,6 +36,8 @@ use crate::lifecycle::control::Control;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to leave off after a failed accept.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Connections by TCP at once: their descriptors are those of the traffic.
+const ONLOOKERS: usize = 64;
 /// Events that may wait for whoever watches.
 const EVENTS: usize = 4096;
 
@@ -141,11 +144,17 @@ async fn accept_tcp(
     control: Rc<Control>,
 ) {
     let visitor = Visitor::Onlooker { is_local: address.ip().is_loopback() };
+    let places = Arc::new(Semaphore::new(ONLOOKERS));
     loop {
+        // It is never closed. Who finds no place waits in the kernel's queue.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let visit = serve(stream, visitor, leaving.clone(), control.clone());
-                tokio::task::spawn_local(visit);
+                tokio::task::spawn_local(async move {
+                    visit.await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 tracing::warn!(%address, %error, "the admin interface cannot accept for the moment");
@@ -317,8 +326,9 @@ fn check(request: &Request<Incoming>, visitor: Visitor) -> Result<(), Refused> {
 }
 
 fn is_for_this_machine(request: &Request<Incoming>) -> bool {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
-    let authority = host.parse::<http::uri::Authority>();
+    // What no browser leaves out, a health check may.
+    let Some(host) = request.headers().get(HOST) else { return true };
+    let authority = host.to_str().unwrap_or("").parse::<http::uri::Authority>();
     authority.is_ok_and(|authority| {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()

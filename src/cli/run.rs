@@ -79,7 +79,10 @@ fn join(threads: Vec<JoinHandle<usize>>) -> usize {
     for thread in threads {
         match thread.join() {
             Ok(left) => cut += left,
-            Err(_) => tracing::error!("a worker panicked"),
+            Err(_) => {
+                tracing::error!("a worker panicked, and its connections were cut");
+                cut += 1;
+            }
         }
     }
     cut

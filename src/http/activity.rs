@@ -46,6 +46,11 @@ impl Activity {
         }
     }
 
+    /// Whether nothing has come on it yet.
+    pub(super) fn is_new(&self) -> bool {
+        matches!(self.doing.get(), Doing::New(_))
+    }
+
     /// A request is being answered.
     pub(super) fn asked(&self) {
         self.doing.set(Doing::Answering);

@@ -1,7 +1,7 @@
 //! Connections to endpoints for ordinary requests, and those that are kept for the next one. One
 //! pool per worker, so there is no lock; a WebSocket owns its connection and never comes here.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -30,6 +30,7 @@ pub struct Connection {
     /// Takes the request.
     pub sender: SendRequest<RequestBody>,
     task: AbortHandle,
+    opened: Instant,
 }
 
 /// How we speak HTTP/1.1 to endpoints: names of headers as the client wrote them, ours in the
@@ -54,7 +55,7 @@ impl Connection {
                 tracing::debug!(%error, "an upstream connection ended");
             }
         });
-        Ok(Self { sender, task: task.abort_handle() })
+        Ok(Self { sender, task: task.abort_handle(), opened: Instant::now() })
     }
 
     /// Closes it, whatever it is doing.
@@ -146,6 +147,8 @@ impl AsyncWrite for StillReadable {
 pub struct Pool {
     /// By the address of the endpoint's [`Arc`], which the connections keep alive.
     idle: RefCell<HashMap<usize, Vec<Idle>>>,
+    /// What was opened before this was opened under another configuration.
+    cleared: Cell<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -167,7 +170,8 @@ impl Pool {
 
     /// Keeps a connection whose answer has been read to its end.
     pub fn keep(&self, endpoint: &Arc<Endpoint>, connection: Connection) {
-        if connection.sender.is_closed() {
+        let is_outdated = self.cleared.get().is_some_and(|cleared| connection.opened < cleared);
+        if connection.sender.is_closed() || is_outdated {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -186,8 +190,9 @@ impl Pool {
         });
     }
 
-    /// Lets go of everything.
+    /// Lets go of everything, and of what is in use as soon as it is no longer.
     pub fn clear(&self) {
+        self.cleared.set(Some(Instant::now()));
         self.idle.borrow_mut().clear();
     }
 }

@@ -53,7 +53,18 @@ pub fn certificates(sources: &[CertificateSource]) -> Result<Vec<Certificate>, S
         match source {
             CertificateSource::Loaded(certificate) => certificates.push((**certificate).clone()),
             CertificateSource::SelfSigned(wanted) => {
-                let (certificate, outcome) = self_signed::ensure(wanted, SystemTime::now())?;
+                let now = SystemTime::now();
+                let (certificate, outcome) = match self_signed::ensure(wanted, now) {
+                    Ok(ensured) => ensured,
+                    // One that cannot be renewed is good until it ends.
+                    Err(error) => match Certificate::load(&wanted.chain, &wanted.key, now) {
+                        Ok(there) => {
+                            tracing::warn!("{error}; the certificate that is there is served");
+                            (there, Outcome::Found)
+                        }
+                        Err(_) => return Err(error),
+                    },
+                };
                 let chain = wanted.chain.display();
                 match outcome {
                     Outcome::Found => {}
@@ -160,7 +171,7 @@ fn upstreams(
     config: &Config,
     before: Option<&Running>,
 ) -> (Vec<Arc<Upstream>>, Vec<Arc<Endpoint>>) {
-    let mut known: HashMap<&str, Vec<Arc<Endpoint>>> = before
+    let mut known: Vec<(&str, Vec<Arc<Endpoint>>)> = before
         .map(|before| before.upstreams.as_slice())
         .unwrap_or_default()
         .iter()
@@ -170,11 +181,11 @@ fn upstreams(
         .upstreams
         .iter()
         .map(|written| {
-            let own = known.get_mut(written.name.as_str())?;
+            let (_, own) = known.iter_mut().find(|(name, _)| *name == written.name)?;
             Some(Arc::new(Upstream::new(written.clone(), own)))
         })
         .collect();
-    let mut left_over: Vec<Arc<Endpoint>> = known.into_values().flatten().collect();
+    let mut left_over: Vec<Arc<Endpoint>> = known.into_iter().flat_map(|(_, own)| own).collect();
     for (written, made) in config.upstreams.iter().zip(&mut made) {
         made.get_or_insert_with(|| Arc::new(Upstream::new(written.clone(), &mut left_over)));
     }
@@ -253,6 +264,7 @@ pub fn listeners(
         let door = Door {
             entrance: ArcSwap::from_pointee(entrance(written, address, None)),
             counters: metrics.listener(address),
+            is_passed: passed_as.is_some(),
         };
         let door = Arc::new(door);
         let config = written.clone();

@@ -31,7 +31,7 @@ use crate::config::{self, CertificateSource, Config};
 use crate::listener::inherited::Inherited;
 use crate::listener::{Door, Entrance};
 use crate::proxy::Running;
-use crate::relay::departure::{Departure, Parting, Who};
+use crate::relay::departure::{Departure, LONGEST_PAUSE, Parting, Who};
 use crate::relay::sessions::Why;
 use crate::relay::view::{Filter, Query};
 use crate::route::Route;
@@ -291,8 +291,11 @@ impl Control {
         loop {
             beats.tick().await;
             match timeout(interval, self.ask_all(Command::Answer)).await {
-                Ok(_) => self.supervisor.alive(),
-                Err(_elapsed) => tracing::error!("a worker does not answer"),
+                // At a drain, workers that have nothing left to do are gone already.
+                Ok(all) if all.len() == self.workers.len() || self.is_draining() => {
+                    self.supervisor.alive();
+                }
+                Ok(_) | Err(_) => tracing::error!("a worker does not answer"),
             }
         }
     }
@@ -304,16 +307,26 @@ impl Control {
         let mut cut_at = None;
         let limits = self.running().limits.clone();
         let mut is_leaving = false;
+        let mut was_signalled = false;
         loop {
             tokio::select! {
                 wish = signals.next() => match wish {
                     // Whoever sent it reads what came of it in the log.
                     Wish::Reload => drop(self.reload_for("SIGHUP")),
-                    Wish::End(name) if self.is_draining() => {
+                    Wish::End(name) if was_signalled => {
                         tracing::warn!(signal = name, "second signal: cutting what is left");
                         break;
                     }
-                    Wish::End(name) => cut_at = Some(self.begin_to_drain(name)),
+                    Wish::End(name) => {
+                        was_signalled = true;
+                        if self.is_draining() {
+                            tracing::info!(signal = name, "draining already");
+                        } else {
+                            cut_at = Some(self.begin_to_drain(name));
+                        }
+                    }
+                    Wish::HungUp if self.is_draining() => {}
+                    Wish::HungUp => cut_at = Some(self.begin_to_drain("a terminal that is gone")),
                 },
                 () = self.wants_drain.notified(), if !self.is_draining() => {
                     cut_at = Some(self.begin_to_drain("an operator"));
@@ -344,8 +357,8 @@ impl Control {
 
     /// Has the whole process leave, as a signal would.
     pub async fn drain(&self) -> Done {
-        let (sessions, _) = self.list(&Query { limit: Some(0), ..Query::default() }).await;
         self.wants_drain.notify_one();
+        let (sessions, _) = self.list(&Query { limit: Some(0), ..Query::default() }).await;
         Done { text: "the process leaves with its last session".into(), sessions }
     }
 
@@ -355,6 +368,9 @@ impl Control {
     ///
     /// Everything that is wrong, ready to be printed; nothing has changed then.
     pub fn reload_for(self: &Rc<Self>, by: &str) -> Result<Done, String> {
+        if self.is_draining() {
+            return Err("error: the process is leaving, and reloads nothing any more\n".into());
+        }
         self.supervisor.reloading();
         let done = self.reload();
         match &done {
@@ -397,7 +413,10 @@ impl Control {
             Duration::try_from_secs_f64(total as f64 / rate).unwrap_or(Duration::MAX)
         });
         let who = Who::Matching(filter);
-        let sessions = self.depart(Departure { who, parting, spread, cut_after: None }).await;
+        // A rate that was asked for is kept, however slow it is.
+        let longest_pause = Duration::MAX;
+        let departure = Departure { who, parting, spread, longest_pause, cut_after: None };
+        let sessions = self.depart(departure).await;
         Done { text: format!("{sessions} sessions are being closed"), sessions }
     }
 
@@ -459,6 +478,7 @@ impl Control {
             who: Who::on(standing),
             parting: Parting::new(why, &words),
             spread: words.spread,
+            longest_pause: LONGEST_PAUSE,
             cut_after: Some(words.timeout),
         }
     }

@@ -26,6 +26,8 @@ pub struct Drain {
     phase: Cell<Phase>,
     moved_on: Notify,
     alive: Cell<usize>,
+    /// Loops that accept connections, and still let in who waits.
+    open_doors: Cell<usize>,
     all_gone: Notify,
 }
 
@@ -36,6 +38,7 @@ impl Drain {
             phase: Cell::new(Phase::Running),
             moved_on: Notify::new(),
             alive: Cell::new(0),
+            open_doors: Cell::new(0),
             all_gone: Notify::new(),
         })
     }
@@ -62,6 +65,12 @@ impl Drain {
         Alive(self.clone())
     }
 
+    /// A loop that accepts, until this is dropped.
+    pub fn open_door(self: &Rc<Self>) -> OpenDoor {
+        self.open_doors.set(self.open_doors.get() + 1);
+        OpenDoor(self.clone())
+    }
+
     /// Follows the process through its phases and calls `on_drain` when the drain begins. Resolves
     /// when everything has gone, or at the cut; says how many were still there.
     pub async fn follow(&self, mut phases: watch::Receiver<Phase>, on_drain: impl Fn()) -> usize {
@@ -75,7 +84,8 @@ impl Drain {
                     on_drain();
                 }
             }
-            let has_left = phase == Phase::Leaving && self.alive.get() == 0;
+            let is_empty = self.alive.get() == 0 && self.open_doors.get() == 0;
+            let has_left = phase == Phase::Leaving && is_empty;
             if phase == Phase::Cut || has_left {
                 return self.alive.get();
             }
@@ -99,5 +109,16 @@ impl Drop for Alive {
         if alive == 0 {
             self.0.all_gone.notify_one();
         }
+    }
+}
+
+/// Keeps a worker from leaving until it is dropped; it is nothing that could be cut.
+#[derive(Debug)]
+pub struct OpenDoor(Rc<Drain>);
+
+impl Drop for OpenDoor {
+    fn drop(&mut self) {
+        self.0.open_doors.set(self.0.open_doors.get() - 1);
+        self.0.all_gone.notify_one();
     }
 }

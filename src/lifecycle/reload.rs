@@ -31,9 +31,6 @@ impl Control {
     ///
     /// Everything that is wrong, ready to be printed; nothing has changed then.
     pub(super) fn reload(self: &Rc<Self>) -> Result<String, String> {
-        if self.is_draining() {
-            return Err("error: the process is leaving, and reloads nothing any more\n".into());
-        }
         match self.prepare() {
             Ok(prepared) => {
                 self.metrics().reloads.increase();

@@ -21,6 +21,8 @@ pub struct Signals {
 pub enum Wish {
     /// To end; the name of the signal.
     End(&'static str),
+    /// To end, since the terminal is gone. It may come twice: from the shell and from the kernel.
+    HungUp,
     /// To read the configuration again.
     Reload,
 }
@@ -48,7 +50,7 @@ impl Signals {
             _ = self.interrupt.recv() => Wish::End("SIGINT"),
             _ = self.quit.recv() => Wish::End("SIGQUIT"),
             _ = self.hangup.recv() => if self.is_at_terminal && !io::stdin().is_terminal() {
-                Wish::End("SIGHUP, the terminal is gone")
+                Wish::HungUp
             } else {
                 Wish::Reload
             },

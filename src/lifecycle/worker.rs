@@ -19,7 +19,7 @@ use crate::admin::snapshot::{SessionInfo, Watched};
 use crate::http::pool::Pool;
 use crate::listener::{Door, accept};
 use crate::proxy::{Running, Worker};
-use crate::relay::departure::{Departure, Parting, Who};
+use crate::relay::departure::{Departure, LONGEST_PAUSE, Parting, Who};
 use crate::relay::sessions::{Sessions, Why};
 use crate::relay::view::{Filter, Query};
 use crate::telemetry::access_log::{AccessLog, WorkerLog};
@@ -127,7 +127,13 @@ fn drain(worker: &Rc<Worker>) {
     let parting = Parting::new(Why::Drain, &words);
     worker.sessions.end_newcomers(parting.clone());
     // The process itself cuts what is left, with everything else.
-    let departure = Departure { who: Who::All, parting, spread: words.spread, cut_after: None };
+    let departure = Departure {
+        who: Who::All,
+        parting,
+        spread: words.spread,
+        longest_pause: LONGEST_PAUSE,
+        cut_after: None,
+    };
     worker.sessions.depart(departure);
     worker.pool.clear();
 }
@@ -153,7 +159,10 @@ async fn obey(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
                     let _ = answer.send(sessions.list(&query).await);
                 });
             }
-            Command::Watch(filter, to) => worker.sessions.watch(filter, to),
+            Command::Watch(filter, to) => {
+                let sessions = worker.sessions.clone();
+                tokio::task::spawn_local(async move { sessions.watch(filter, to).await });
+            }
             Command::ForgetConnections => worker.pool.clear(),
             Command::Answer(answer) => {
                 let _ = answer.send(());

@@ -1,11 +1,9 @@
 //! The loop that accepts connections on one socket of one worker.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -30,6 +28,7 @@ pub async fn accept(
     worker: Rc<Worker>,
 ) {
     let address = door.entrance.load().address;
+    let _open = worker.drain.open_door();
     let listener = match tokio::net::TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => {
@@ -41,7 +40,8 @@ pub async fn accept(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = worker.drain.leaving() => break,
+            // Who waits at a socket that was passed to us waits for the next process.
+            () = worker.drain.leaving() => if door.is_passed { return } else { break },
             _ = &mut is_shut => break,
         };
         match accepted {
@@ -61,18 +61,16 @@ pub async fn accept(
         }
     }
     // The kernel resets what waits in the queue of a socket that is closed.
-    while let Some((stream, peer)) = next_waiting(&listener).await {
-        admit(stream, peer, &door, &worker);
+    // Asked by itself, since the runtime knows only what it was told of before, and gives each task
+    // no more than its share.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        match stream {
+            Ok(stream) => admit(stream, peer, &door, &worker),
+            Err(error) => tracing::debug!(%address, %error, "a connection is lost"),
+        }
     }
-}
-
-/// A connection that waits to be accepted, if there is one.
-async fn next_waiting(listener: &tokio::net::TcpListener) -> Option<(TcpStream, SocketAddr)> {
-    poll_fn(|cx| match listener.poll_accept(cx) {
-        Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
 }
 
 fn is_about_one_connection(error: &io::Error) -> bool {

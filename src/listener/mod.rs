@@ -35,4 +35,6 @@ pub struct Door {
     pub entrance: ArcSwap<Entrance>,
     /// What is counted for it.
     pub counters: Arc<ListenerCounters>,
+    /// Whether its socket was passed to this process, by somebody who keeps it.
+    pub is_passed: bool,
 }

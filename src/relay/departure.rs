@@ -44,9 +44,10 @@ pub struct Departure {
     pub who: Who,
     /// With which words.
     pub parting: Parting,
-    /// Over how long, if there are enough of them: nobody waits for more than a second after the
-    /// one before.
+    /// Over how long, if there are enough of them.
     pub spread: Duration,
+    /// Nobody waits for longer than this after the one before.
+    pub longest_pause: Duration,
     /// When those that are still there are cut; `None` leaves that to their `close_timeout`.
     pub cut_after: Option<Duration>,
 }
@@ -81,8 +82,8 @@ impl Who {
     }
 }
 
-/// The longest pause between two of them: there is no crowd then, and nobody is to wait for one.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between two of them at a drain: where there is no crowd, nobody is to wait.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Sessions {
     /// Sends sessions away. How many; they are told as time goes by.
@@ -99,11 +100,11 @@ impl Sessions {
 }
 
 async fn send_away(sessions: &Sessions, ids: &[u64], departure: Departure) {
-    let Departure { who, parting, spread, cut_after } = departure;
+    let Departure { who, parting, spread, longest_pause, cut_after } = departure;
     let is_taken_back = || who.is_taken_back();
     let began = Instant::now();
     let parting = Rc::new(parting);
-    for (id, due) in ids.iter().zip(slots(ids.len(), spread, random)) {
+    for (id, due) in ids.iter().zip(slots(ids.len(), spread, longest_pause, random)) {
         let due = began + due;
         if due > Instant::now() {
             sleep_until(due).await;
@@ -111,7 +112,10 @@ async fn send_away(sessions: &Sessions, ids: &[u64], departure: Departure) {
         if is_taken_back() {
             return;
         }
-        sessions.send_away(*id, &parting);
+        // It may have become busy meanwhile, or be on its way out.
+        if sessions.is_one_of(*id, &who) {
+            sessions.send_away(*id, &parting);
+        }
     }
     let Some(cut_after) = cut_after else { return };
     sleep_until(began + cut_after).await;
@@ -126,12 +130,13 @@ async fn send_away(sessions: &Sessions, ids: &[u64], departure: Departure) {
 fn slots(
     count: usize,
     spread: Duration,
+    longest_pause: Duration,
     mut random: impl FnMut() -> u64,
 ) -> impl Iterator<Item = Duration> {
     let share = spread
         .checked_div(u32::try_from(count).unwrap_or(u32::MAX))
         .unwrap_or(Duration::ZERO)
-        .min(LONGEST_PAUSE);
+        .min(longest_pause);
     (0..count).map(move |index| {
         let jitter = (random() >> 11) as f64 / (1u64 << 53) as f64;
         share.mul_f64(index as f64 + jitter)
@@ -158,13 +163,13 @@ mod tests {
             (1, Duration::from_secs(3600), Duration::from_secs(1)),
             (5, Duration::ZERO, Duration::ZERO),
         ] {
-            let due: Vec<Duration> = slots(count, spread, random).collect();
+            let due: Vec<Duration> = slots(count, spread, LONGEST_PAUSE, random).collect();
             assert_eq!(due.len(), count);
             for (index, due) in (0u32..).zip(due) {
                 assert!((share * index..=share * (index + 1)).contains(&due), "{index}: {due:?}");
             }
         }
-        assert_eq!(slots(0, Duration::from_secs(1), random).count(), 0);
+        assert_eq!(slots(0, Duration::from_secs(1), LONGEST_PAUSE, random).count(), 0);
     }
 
     #[test]

@@ -136,7 +136,7 @@ pub struct Sessions {
     open: RefCell<HashMap<u64, Rc<Session>>>,
     /// With which words what opens from now on is to end at once: the process stops.
     ending: RefCell<Option<Rc<Parting>>>,
-    watchers: RefCell<Vec<Watcher>>,
+    watchers: RefCell<Vec<Rc<Watcher>>>,
 }
 
 /// What the worker and the relay of one session know of each other.
@@ -321,7 +321,7 @@ impl Sessions {
         for session in self.open.borrow().values() {
             session.sweep(now);
         }
-        self.watchers.borrow_mut().retain(Watcher::is_there);
+        self.watchers.borrow_mut().retain(|watcher| watcher.is_there());
     }
 
     /// What opens from now on ends at once: the process stops.
@@ -346,13 +346,13 @@ impl Sessions {
 
     pub(super) fn ids_of(&self, who: &Who) -> Vec<u64> {
         let now = Instant::now();
-        let is_one = |session: &Session| match who {
-            Who::All => true,
-            Who::On { standing, .. } => session.is_on(standing),
-            Who::Matching(filter) => filter.matches(session, now),
-        };
         let open = self.open.borrow();
-        open.iter().filter(|(_, session)| is_one(session)).map(|(id, _)| *id).collect()
+        open.iter().filter(|(_, session)| session.is_one_of(who, now)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a session is still one of these.
+    pub(super) fn is_one_of(&self, id: u64, who: &Who) -> bool {
+        self.find(id).is_some_and(|session| session.is_one_of(who, Instant::now()))
     }
 
     /// Tells one of them to leave, if it is still there.
@@ -369,7 +369,7 @@ impl Sessions {
         }
     }
 
-    pub(super) fn add_watcher(&self, watcher: Watcher) {
+    pub(super) fn add_watcher(&self, watcher: Rc<Watcher>) {
         self.watchers.borrow_mut().push(watcher);
     }
 
@@ -433,6 +433,14 @@ impl Session {
     /// Its endpoint.
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    fn is_one_of(&self, who: &Who, now: Instant) -> bool {
+        match who {
+            Who::All => true,
+            Who::On { standing, .. } => self.is_on(standing),
+            Who::Matching(filter) => filter.matches(self, now),
+        }
     }
 
     fn is_on(&self, standing: &Arc<Standing>) -> bool {

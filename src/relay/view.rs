@@ -135,13 +135,17 @@ impl Sessions {
 
     /// Tells `to` of every session that matches when it opens and when it ends, until it is
     /// closed; those that are open are told first.
-    pub fn watch(&self, filter: Filter, to: mpsc::Sender<Watched>) {
-        let watcher = Watcher { filter, to, missed: Cell::new(0) };
-        let now = Instant::now();
-        for session in self.all_ids().into_iter().filter_map(|id| self.find(id)) {
-            watcher.tell("listed", &session, now);
+    pub async fn watch(&self, filter: Filter, to: mpsc::Sender<Watched>) {
+        let watcher = Rc::new(Watcher { filter, to, missed: Cell::new(0) });
+        let ids = self.all_ids();
+        self.add_watcher(watcher.clone());
+        for portion in ids.chunks(PORTION) {
+            let now = Instant::now();
+            for session in portion.iter().filter_map(|id| self.find(*id)) {
+                watcher.tell("listed", &session, now);
+            }
+            tokio::task::yield_now().await;
         }
-        self.add_watcher(watcher);
     }
 }
 
@@ -174,29 +178,31 @@ impl Watcher {
             return;
         }
         let missed = self.missed.get();
-        if missed > 0 {
-            let event = Watched {
+        if missed > 0
+            && let Ok(place) = self.to.try_reserve()
+        {
+            self.missed.set(0);
+            place.send(Watched {
                 event: "missed".into(),
                 session: None,
                 missed: Some(missed),
                 ended_by: None,
                 why: None,
-            };
-            if self.to.try_send(event).is_ok() {
-                self.missed.set(0);
-            }
+            });
         }
+        // Nothing is described for whom there is no place.
+        let Ok(place) = self.to.try_reserve() else {
+            self.missed.set(self.missed.get() + 1);
+            return;
+        };
         let end = session.record().end().filter(|_| event == "end");
         let (ended_by, why) = end.unzip();
-        let told = Watched {
+        place.send(Watched {
             event: event.into(),
             session: Some(session.info(now)),
             missed: None,
             ended_by: ended_by.map(|by| by.name().into()),
             why,
-        };
-        if self.to.try_send(told).is_err() {
-            self.missed.set(self.missed.get() + 1);
-        }
+        });
     }
 }

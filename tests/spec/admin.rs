@@ -43,6 +43,16 @@ async fn a_socket_that_was_left_behind_is_replaced() {
     let proxy = setup.start().await;
     assert_eq!(proxy.ask("GET", "/livez").await, (200, "alive\n".into()));
 
+    // What is no socket is left alone, whatever the configuration says.
+    let setup = Setup::builtin().also("[admin]\nsocket = \"precious\"");
+    let precious = setup.folder().join("precious");
+    std::fs::write(&precious, "a key").expect("the folder is ours");
+    let kept = setup.kept();
+    let folder = kept.folder().to_owned();
+    assert_eq!(kept.fails().await.0, 1);
+    assert_eq!(std::fs::read_to_string(&precious).expect("it is still there"), "a key");
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+
     let taken = format!("[admin]\nsocket = {path:?}");
     let (code, stderr) = Setup::builtin().also(&taken).fails().await;
     assert_eq!(code, 1);

@@ -242,6 +242,50 @@ async fn while_sessions_leave_newcomers_are_told_to_come_again() {
     assert_eq!(proxy.exited().await, 0);
 }
 
+/// Who has connected when the process leaves is answered, however many they are: nobody is reset in the queue.
+#[tokio::test]
+async fn whoever_waits_in_the_queue_is_answered() {
+    let proxy = Setup::builtin().start().await;
+    proxy.signal(Signal::STOP);
+    let request = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut waiting = Vec::new();
+    for _ in 0..300 {
+        let mut client = proxy.plain().await;
+        client.send(request).await;
+        waiting.push(client);
+    }
+    proxy.drain();
+    let over_tls = (0..20).map(|_| proxy.connect(Over::Tls));
+    let going_on = async { proxy.signal(Signal::CONT) };
+    let (over_tls, ()) = tokio::join!(futures_util::future::join_all(over_tls), going_on);
+    for mut client in over_tls {
+        client.send(request).await;
+        waiting.push(client);
+    }
+    for client in &mut waiting {
+        let response = client.response().await;
+        assert_eq!(response.status(), 200);
+        assert!(response.head.is("connection", "close"), "{response:?}");
+    }
+    drop(waiting);
+    assert_eq!(proxy.exited().await, 0);
+}
+
+/// A signal that follows an operator's drain does not cut; the one after it does.
+#[tokio::test]
+async fn a_signal_after_an_operators_drain_is_no_second_one() {
+    let upstream = Upstream::raw().await;
+    let proxy = Setup::to(upstream.endpoint()).route("close_timeout = \"40s\"").start().await;
+    let (mut client, _leg) = proxy.session(Over::Plain, &upstream).await;
+    proxy.told("POST", "/drain").await;
+    client.expect_close(1001).await;
+    proxy.drain();
+    proxy.says("draining already").await;
+    assert_eq!(proxy.told("GET", "/status").await["sessions"], 1);
+    proxy.drain();
+    assert_eq!(proxy.exited().await, 3);
+}
+
 /// The Close has the code and the reason of the configuration.
 #[tokio::test]
 async fn a_drain_has_the_words_of_the_configuration() {

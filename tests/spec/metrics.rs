@@ -59,13 +59,14 @@ async fn exercise() -> (Proxy, Upstream) {
     drop(client);
     proxy.record(|record| record["event"] == "end").await;
 
-    // A frame that is not masked, and then nothing but the end of the upstream.
+    // A frame that is not masked, and then nothing but the end of the client.
     let (mut client, mut leg) = proxy.session(Over::Tls, &upstream).await;
     let wrong = with_first_byte(0x81, b"unmasked", false);
     client.send(&wrong).await;
     leg.expect(&wrong).await;
-    leg.finish().await;
     client.finish().await;
+    leg.expect_end().await;
+    leg.finish().await;
     let ended = |record: &serde_json::Value| {
         record["event"] == "end" && !record["protocol_error"].is_null()
     };

@@ -123,7 +123,9 @@ fn progress(status: &Status, part: &Part) -> Progress {
         }
         Part::Endpoint { upstream, endpoint } => match find(status, upstream, endpoint) {
             None => Progress::Gone,
-            Some(found) if found.state == "up" => Progress::Undrained,
+            Some(found) if !matches!(found.state.as_str(), "draining" | "removed") => {
+                Progress::Undrained
+            }
             Some(found) => left(found.in_flight),
         },
     }

@@ -88,8 +88,22 @@ fn endpoints(
             one_of("built-in upstream", &[("echo", ())], text).map(|()| vec![EndpointAddr::Echo])
         }),
         (Some(endpoints), None) if !endpoints.get_ref().is_empty() => {
-            let compiled: Vec<Option<EndpointAddr>> =
-                endpoints.get_ref().iter().map(|text| faults.keep(text, parse_endpoint)).collect();
+            let mut compiled: Vec<Option<EndpointAddr>> = Vec::new();
+            for text in endpoints.get_ref() {
+                let endpoint = faults.keep(text, parse_endpoint);
+                if endpoint.is_some() && compiled.contains(&endpoint) {
+                    faults.error(
+                        Some(text.span()),
+                        format_args!(
+                            "upstream `{}` has the endpoint {} twice",
+                            name.get_ref(),
+                            text.get_ref()
+                        ),
+                        "remove one",
+                    );
+                }
+                compiled.push(endpoint);
+            }
             compiled.into_iter().collect()
         }
         // Something that could not be read was meant for it, and has been reported.
