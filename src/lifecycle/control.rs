@@ -348,10 +348,10 @@ impl Control {
     /// Begins the drain; when it is to be cut.
     fn begin_to_drain(&self, by: &str) -> Instant {
         let config::Drain { spread, timeout, .. } = self.loaded.borrow().config.drain;
+        self.phases.send_replace(Phase::Draining);
+        self.is_draining.set(true);
         tracing::info!(by, ?spread, ?timeout, "draining: no new sessions are opened");
         self.supervisor.stopping("draining: no new sessions are opened");
-        self.is_draining.set(true);
-        self.phases.send_replace(Phase::Draining);
         Instant::now() + timeout
     }
 

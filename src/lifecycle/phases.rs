@@ -23,6 +23,8 @@ pub enum Phase {
 /// One worker's view of the phases.
 #[derive(Debug)]
 pub struct Drain {
+    phases: watch::Receiver<Phase>,
+    /// What this worker has been told of so far.
     phase: Cell<Phase>,
     moved_on: Notify,
     alive: Cell<usize>,
@@ -32,9 +34,10 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// A worker that is running.
-    pub fn new() -> Rc<Self> {
+    /// A worker of a process that goes through these.
+    pub fn new(phases: watch::Receiver<Phase>) -> Rc<Self> {
         Rc::new(Self {
+            phases,
             phase: Cell::new(Phase::Running),
             moved_on: Notify::new(),
             alive: Cell::new(0),
@@ -43,9 +46,9 @@ impl Drain {
         })
     }
 
-    /// Whether handshakes are refused.
+    /// Whether handshakes are refused: from the very moment at which the process says so.
     pub fn is_draining(&self) -> bool {
-        self.phase.get() > Phase::Running
+        *self.phases.borrow() > Phase::Running
     }
 
     /// Resolves when nothing new is accepted any more. May be dropped at any time.
@@ -73,14 +76,14 @@ impl Drain {
 
     /// Follows the process through its phases and calls `on_drain` when the drain begins. Resolves
     /// when everything has gone, or at the cut; says how many were still there.
-    pub async fn follow(&self, mut phases: watch::Receiver<Phase>, on_drain: impl Fn()) -> usize {
+    pub async fn follow(&self, on_drain: impl Fn()) -> usize {
+        let mut phases = self.phases.clone();
         loop {
             let phase = *phases.borrow_and_update();
             if phase > self.phase.get() {
-                let was_running = !self.is_draining();
-                self.phase.set(phase);
+                let before = self.phase.replace(phase);
                 self.moved_on.notify_waiters();
-                if was_running {
+                if before == Phase::Running {
                     on_drain();
                 }
             }

@@ -101,11 +101,11 @@ async fn run(
         running: shared.running,
         log: WorkerLog::new(shared.log, shared.metrics, number),
         pool: Rc::new(Pool::default()),
-        drain: Drain::new(),
+        drain: Drain::new(phases),
     });
     tokio::task::spawn_local(obey(worker.clone(), commands));
     tokio::task::spawn_local(sweep(worker.clone()));
-    let cut = worker.drain.follow(phases, || drain(&worker)).await;
+    let cut = worker.drain.follow(|| drain(&worker)).await;
     worker.sessions.cut_all();
     worker.log.hand_over();
     cut
