@@ -3,7 +3,7 @@
 //! Start here. Each step is a call into the folder that knows it; what a connection carries along
 //! (its permit, its facts for the record, its worker) is in [`Arrival`] and [`Client`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use hyper::body::{Body as _, Incoming};
 use rustls::server::ProducesTickets;
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::config;
@@ -179,14 +179,16 @@ async fn start_tls(
         (TlsAcceptor::from(running.tls.clone()), running.tls_timeout)
     };
     let counters = arrival.counters.shard();
+    let has_begun = Cell::new(false);
     let accepting = async {
         // Looked at first: once rustls has refused it, its alert is on the way already.
         let is_tls = socket.next_byte().await?.is_none_or(|byte| byte == TLS_HANDSHAKE);
+        has_begun.set(true);
         if is_tls { acceptor.accept(socket).await.map(Ok) } else { Ok(Err(socket)) }
     };
     let accepted = tokio::select! {
         accepted = timeout(limit, accepting) => accepted,
-        () = leaving_for(TLS_GRACE, &worker.drain) => return None,
+        () = worker.drain.silent_at_leaving(|| !has_begun.get()) => return None,
     };
     match accepted {
         Ok(Ok(Ok(tls))) => {
@@ -222,15 +224,6 @@ async fn start_tls(
             None
         }
     }
-}
-
-/// How long a TLS handshake may go on when its worker has nothing else to wait for.
-const TLS_GRACE: Duration = Duration::from_secs(2);
-
-/// Resolves so long after nothing new is accepted any more.
-async fn leaving_for(grace: Duration, drain: &Drain) {
-    drain.leaving().await;
-    sleep(grace).await;
 }
 
 /// The content type of a handshake record, the first byte of every TLS connection (RFC 8446 §5.1).

@@ -20,7 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use super::activity::{Activity, Overdue, STALLED_READER, soonest};
 use super::body::ResponseBody;
@@ -37,8 +37,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// `LINGER_PAUSE`: closing before it has stopped would reset the connection, and the answer with it.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_PAUSE: Duration = Duration::from_secs(2);
-/// How long a connection on which nothing was asked yet is kept when the worker leaves.
-const NEWCOMER_GRACE: Duration = Duration::from_millis(500);
 
 /// What remains of a connection when hyper has let go of it.
 #[derive(Debug)]
@@ -80,13 +78,7 @@ where
         .serve_connection(TokioIo::new(watched), service);
 
     let mut due = pin!(sleep_until(soonest(limits)));
-    // Who has connected a moment ago is about to ask.
-    let mut leaving = pin!(async {
-        drain.leaving().await;
-        if activity.is_new() {
-            sleep(NEWCOMER_GRACE).await;
-        }
-    });
+    let mut leaving = pin!(drain.leaving_after(|| activity.is_new()));
     let mut is_leaving = false;
     let ended = poll_fn(|cx| {
         loop {

@@ -2,9 +2,12 @@
 //! count of what a drain waits for.
 
 use std::cell::Cell;
+use std::future::pending;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
 /// Where the process stands. It only ever moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +22,9 @@ pub enum Phase {
     /// What is left is dropped.
     Cut,
 }
+
+/// How long a connection on which nothing has come yet is kept when its worker leaves.
+const NEWCOMER_GRACE: Duration = Duration::from_secs(2);
 
 /// One worker's view of the phases.
 #[derive(Debug)]
@@ -59,6 +65,23 @@ impl Drain {
                 return;
             }
             moved_on.await;
+        }
+    }
+
+    /// Resolves when nothing new is accepted any more, for a connection on which nothing has come
+    /// yet a little later: who has connected a moment ago is about to speak.
+    pub async fn leaving_after(&self, is_silent: impl Fn() -> bool) {
+        self.leaving().await;
+        if is_silent() {
+            sleep(NEWCOMER_GRACE).await;
+        }
+    }
+
+    /// Resolves a little after nothing new is accepted any more, if nothing has come by then.
+    pub async fn silent_at_leaving(&self, is_silent: impl Fn() -> bool) {
+        self.leaving_after(&is_silent).await;
+        if !is_silent() {
+            pending::<()>().await;
         }
     }
 

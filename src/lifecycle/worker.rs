@@ -1,6 +1,7 @@
 //! A worker: one thread with its own runtime, sockets, pool and sessions. Nothing on the data
 //! path is shared with another worker; what it is told from outside are [`Command`]s.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -103,9 +104,14 @@ async fn run(
         pool: Rc::new(Pool::default()),
         drain: Drain::new(phases),
     });
-    tokio::task::spawn_local(obey(worker.clone(), commands));
     tokio::task::spawn_local(sweep(worker.clone()));
-    let cut = worker.drain.follow(|| drain(&worker)).await;
+    let following = worker.drain.follow(|| drain(&worker));
+    let cut = tokio::select! {
+        // First: what it was told to listen on, even a moment before it leaves, has a queue.
+        biased;
+        never = obey(worker.clone(), commands) => match never {},
+        cut = following => cut,
+    };
     worker.sessions.cut_all();
     worker.log.hand_over();
     cut
@@ -138,7 +144,7 @@ fn drain(worker: &Rc<Worker>) {
     worker.pool.clear();
 }
 
-async fn obey(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
+async fn obey(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) -> Infallible {
     // Dropping its sender ends an accept loop.
     let mut doors: Vec<(Arc<Door>, oneshot::Sender<()>)> = Vec::new();
     // Whoever asked may be gone when an answer is ready; then nobody misses it.
@@ -169,4 +175,5 @@ async fn obey(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
             }
         }
     }
+    std::future::pending().await
 }

@@ -21,14 +21,27 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts until the worker leaves, or until the listener is shut by a reload; then the socket is
 /// closed. Who had connected by then is still let in.
-pub async fn accept(
+pub fn accept(
+    socket: TcpListener,
+    door: Arc<Door>,
+    is_shut: oneshot::Receiver<()>,
+    worker: Rc<Worker>,
+) -> impl Future<Output = ()> {
+    // Open from now on, and not only when the loop comes to run.
+    let open = worker.drain.open_door();
+    async move {
+        accept_until(socket, door, is_shut, worker).await;
+        drop(open);
+    }
+}
+
+async fn accept_until(
     socket: TcpListener,
     door: Arc<Door>,
     mut is_shut: oneshot::Receiver<()>,
     worker: Rc<Worker>,
 ) {
     let address = door.entrance.load().address;
-    let _open = worker.drain.open_door();
     let listener = match tokio::net::TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => {

@@ -366,8 +366,17 @@ impl Proxy {
         client: &Arc<rustls::ClientConfig>,
         name: &str,
     ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        self.try_tls_over(self.tcp(Over::Tls).await, client, name).await
+    }
+
+    /// The same over a connection that is there.
+    pub(crate) async fn try_tls_over(
+        &self,
+        tcp: TcpStream,
+        client: &Arc<rustls::ClientConfig>,
+        name: &str,
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).expect("the test's names are good");
-        let tcp = self.tcp(Over::Tls).await;
         within("a TLS handshake", TlsConnector::from(client.clone()).connect(name, tcp)).await
     }
 
