@@ -17,7 +17,7 @@ use hyper::body::{Body as _, Incoming};
 use rustls::server::ProducesTickets;
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::config;
@@ -287,6 +287,9 @@ async fn carry(
         record.is_handshake();
     }
     let handshake = handshake?;
+    if let (Some(_), Some(origins)) = (&handshake, &route.config.origins) {
+        origins.check(&head.headers, host.as_ref())?;
+    }
     let hop = if handshake.is_some() { Hop::Handshake } else { Hop::Ordinary };
 
     let own_host = host.as_ref().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
@@ -308,7 +311,11 @@ async fn carry(
             let request = request.map(|_no_body| ());
             open_session(request, &handshake, route, activity, client, record).await
         }
-        None => forward::forward(request, &route.upstream, &client.worker.pool, record).await,
+        None => {
+            let body_timeout = running.per_connection.body_timeout;
+            let pool = &client.worker.pool;
+            forward::forward(request, &route.upstream, pool, body_timeout, record).await
+        }
     }
 }
 
@@ -323,6 +330,14 @@ async fn open_session(
 ) -> Result<Response<ResponseBody>, Refusal> {
     let limits = client.worker.running.load().limits.clone();
     check_standing(route, client)?;
+    let turn = limits.handshake_turn().map_err(Refusal::Full)?;
+    if !turn.is_zero() {
+        tokio::select! {
+            () = sleep(turn) => {}
+            () = client.worker.drain.draining() => {}
+        }
+        check_standing(route, client)?;
+    }
     let permit = limits.open_session().map_err(Refusal::Full)?;
     let (upstream, answer) = match open(request, handshake, &route.upstream, record).await? {
         Opened::Session(upstream, answer) => (upstream, answer),

@@ -103,6 +103,8 @@ pub struct Route {
     pub path: Option<Text>,
     pub upstream: Option<Text>,
     pub strict_handshake: Option<bool>,
+    pub origins: Option<Spanned<Vec<Text>>>,
+    pub missing_origin: Option<Text>,
     pub idle_timeout: Option<Text>,
     pub close_timeout: Option<Text>,
     pub half_close_timeout: Option<Text>,
@@ -131,6 +133,10 @@ pub struct Limits {
     pub header_timeout: Option<Text>,
     pub header_bytes: Option<Text>,
     pub keep_alive: Option<Text>,
+    pub body_timeout: Option<Text>,
+    pub send_timeout: Option<Text>,
+    pub handshake_rate: Option<Text>,
+    pub handshake_wait: Option<Text>,
 }
 
 /// `[drain]`

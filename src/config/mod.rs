@@ -21,6 +21,7 @@ pub use compile::{admin_socket, parse_endpoint};
 use fault::{Faults, Report};
 use units::{ByteSize, Rate};
 
+use crate::http::origin::Origins;
 use crate::route::pattern::{HostPattern, PathPattern};
 use crate::tls::certificate::Certificate;
 use crate::ws::close::CloseCode;
@@ -184,6 +185,8 @@ pub struct Route {
     pub upstream: usize,
     /// Whether a handshake without `Connection: upgrade` is an ordinary request.
     pub strict_handshake: bool,
+    /// Which pages may open a WebSocket; `None` is all.
+    pub origins: Option<Origins>,
     /// How long a session may be silent in both directions.
     pub idle_timeout: Duration,
     /// How long both sides may take to leave once a session is being closed.
@@ -268,6 +271,21 @@ pub struct Limits {
     pub header_bytes: ByteSize,
     /// How long an idle connection is kept for the next request.
     pub keep_alive: Duration,
+    /// How long a request's body may pause.
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    pub send_timeout: Duration,
+    /// At which pace WebSocket handshakes go to upstreams; `None` is as they come.
+    pub handshakes: Option<Pace>,
+}
+
+/// A rate, and the patience of those who are beyond it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// How many in how long.
+    pub rate: Rate,
+    /// How long one may wait for its turn.
+    pub wait: Duration,
 }
 
 /// How sessions are sent away: when the process stops, when a route or an endpoint is drained.

@@ -1,7 +1,6 @@
 //! What a client's connection is doing: which deadline holds, and whose words are being written.
 
 use std::cell::Cell;
-use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::Instant;
@@ -18,9 +17,6 @@ pub struct Activity {
     /// Since when the client has taken nothing of what is to be written.
     stalled: Cell<Option<Instant>>,
 }
-
-/// How long a client may take nothing of an answer; nginx's `send_timeout`.
-pub(super) const STALLED_READER: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy)]
 enum Doing {
@@ -103,7 +99,7 @@ impl Activity {
             Doing::Head(since) => (since + limits.header_timeout, Overdue::Head),
             Doing::Idle(since) => (since + limits.keep_alive, Overdue::NextRequest),
             Doing::Answering | Doing::Flushing => match self.stalled.get() {
-                Some(since) => (since + STALLED_READER, Overdue::Reader),
+                Some(since) => (since + limits.send_timeout, Overdue::Reader),
                 None => return Ok(soonest(limits)),
             },
         };
@@ -137,7 +133,7 @@ impl Activity {
 
 /// When to look again, so that whatever comes next is found late in time.
 pub(super) fn soonest(limits: &config::Limits) -> Instant {
-    Instant::now() + limits.header_timeout.min(limits.keep_alive)
+    Instant::now() + limits.header_timeout.min(limits.keep_alive).min(limits.send_timeout)
 }
 
 /// What has taken too long.

@@ -22,9 +22,6 @@ use crate::upstream::endpoint::{Endpoint, InFlight};
 /// How long a body is held back for an upstream's `100 (Continue)`; many never say it.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
-/// How long a body may pause; nginx's `client_body_timeout`.
-const STALLED_BODY: Duration = Duration::from_secs(60);
-
 /// Carries a request, whose headers are those for the upstream already, to an endpoint, and
 /// returns the answer with its headers made for the client. Dropping it closes the connection to
 /// the endpoint.
@@ -36,6 +33,7 @@ pub async fn forward(
     request: Request<Incoming>,
     upstream: &Arc<Upstream>,
     pool: &Rc<Pool>,
+    body_timeout: Duration,
     record: &Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let (mut head, incoming) = request.into_parts();
@@ -56,7 +54,7 @@ pub async fn forward(
     loop {
         let (mut way, is_fresh) = reach(upstream, pool, &mut tried, record).await?;
         let answer = way.connection.sender.try_send_request(request);
-        match in_time(answer, upstream.config.handshake_timeout, &progress).await {
+        match in_time(answer, upstream.config.handshake_timeout, body_timeout, &progress).await {
             Ok(Ok(answer)) => return finish(answer, way, pool, progress),
             Err(late) => {
                 way.connection.close();
@@ -149,11 +147,12 @@ fn again(
 async fn in_time<T>(
     answer: impl Future<Output = T>,
     limit: Duration,
+    body_timeout: Duration,
     progress: &Progress,
 ) -> Result<T, Refusal> {
     let mut answer = std::pin::pin!(answer);
     let began = Instant::now();
-    let mut deadline = began + limit.min(STALLED_BODY);
+    let mut deadline = began + limit.min(body_timeout);
     loop {
         let until = tokio::time::Instant::from_std(deadline);
         if let Ok(answer) = tokio::time::timeout_at(until, &mut answer).await {
@@ -162,7 +161,7 @@ async fn in_time<T>(
         // A body that is not asked for is held up by the upstream.
         let is_for_client = !progress.is_sent() && progress.is_awaited();
         let (limit, late) =
-            if is_for_client { (STALLED_BODY, Refusal::SlowBody) } else { (limit, Refusal::Slow) };
+            if is_for_client { (body_timeout, Refusal::SlowBody) } else { (limit, Refusal::Slow) };
         deadline = progress.last().unwrap_or(began) + limit;
         if deadline <= Instant::now() {
             return Err(late);

@@ -9,6 +9,7 @@ pub mod forward;
 pub mod handshake;
 pub mod headers;
 pub mod open;
+pub mod origin;
 pub mod pool;
 pub mod respond;
 pub mod serve;

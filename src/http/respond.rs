@@ -12,6 +12,7 @@ use http::{Response, StatusCode};
 use super::body::ResponseBody;
 use super::handshake::{AnswerError, HandshakeError, SEC_WEBSOCKET_VERSION};
 use super::headers::{HostError, UnknownCoding};
+use super::origin::OriginError;
 use crate::listener::limits::Full;
 use crate::random::random;
 use crate::telemetry::record::{Record, Side};
@@ -55,6 +56,9 @@ pub enum Refusal {
     /// The handshake.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
+    /// It comes from a page that may not.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
     /// Its body is coded in a way that we cannot undo.
     #[error(transparent)]
     Coding(#[from] UnknownCoding),
@@ -120,6 +124,7 @@ fn full(full: Full) -> &'static str {
         Full::Connections => "the proxy is full: too many connections",
         Full::Address => "too many connections from this address",
         Full::Sessions => "the proxy is full: too many WebSockets",
+        Full::Handshakes => "too many handshakes at once",
     }
 }
 
@@ -149,9 +154,10 @@ impl Refusal {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Redirect(_) => StatusCode::PERMANENT_REDIRECT,
             Self::Full(Full::Address) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Full(Full::Connections | Full::Sessions) | Self::Draining | Self::Drained(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Origin(_) => StatusCode::FORBIDDEN,
+            Self::Full(Full::Connections | Full::Sessions | Full::Handshakes)
+            | Self::Draining
+            | Self::Drained(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreached(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
             Self::Unreached(_)
             | Self::Unanswered
@@ -181,6 +187,8 @@ impl Refusal {
             Self::Full(Full::Connections) => "connections",
             Self::Full(Full::Address) => "connections_per_ip",
             Self::Full(Full::Sessions) => "sessions",
+            Self::Full(Full::Handshakes) => "handshake_rate",
+            Self::Origin(_) => "origin",
             Self::Draining | Self::Drained(_) => "draining",
             Self::Unreached(_) => "upstream_unreached",
             Self::Broken(_) | Self::Unanswered => "upstream_broken",

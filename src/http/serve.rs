@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{sleep_until, timeout};
 
-use super::activity::{Activity, Overdue, STALLED_READER, soonest};
+use super::activity::{Activity, Overdue, soonest};
 use super::body::ResponseBody;
 use super::respond::{self, Refusal};
 use crate::config;
@@ -112,7 +112,7 @@ where
         Ended::Http(Ok(())) => {
             // What hyper has still to write is written only now; a reader may take its time.
             let flushed = poll_fn(|cx| Pin::new(&mut connection).poll(cx));
-            let _ = timeout(STALLED_READER, flushed).await;
+            let _ = timeout(limits.send_timeout, flushed).await;
             None
         }
         Ended::Http(Err(error)) => match refusal_for(&error, &activity) {
@@ -127,7 +127,12 @@ where
             }
         },
         Ended::Late(Overdue::Head) => Some(Refusal::SlowHead),
-        Ended::Late(Overdue::NextRequest | Overdue::Reader) => None,
+        Ended::Late(Overdue::NextRequest) => None,
+        Ended::Late(Overdue::Reader) => {
+            // What the kernel holds for it would be held for as long again.
+            connection.into_parts().io.into_inner().stream.socket().reset_on_close();
+            return None;
+        }
     };
     let last_words = refusal.map(|refusal| respond::in_bytes(&refusal, &record()));
     close(connection.into_parts().io.into_inner().stream, last_words).await;

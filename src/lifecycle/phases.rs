@@ -57,11 +57,20 @@ impl Drain {
         *self.phases.borrow() > Phase::Running
     }
 
+    /// Resolves when handshakes are refused. May be dropped at any time.
+    pub async fn draining(&self) {
+        self.reached(Phase::Draining).await;
+    }
+
     /// Resolves when nothing new is accepted any more. May be dropped at any time.
     pub async fn leaving(&self) {
+        self.reached(Phase::Leaving).await;
+    }
+
+    async fn reached(&self, phase: Phase) {
         loop {
             let moved_on = self.moved_on.notified();
-            if self.phase.get() >= Phase::Leaving {
+            if self.phase.get() >= phase {
                 return;
             }
             moved_on.await;

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::turnstile::Turnstile;
 use crate::config;
 
 /// Connections over the limit that may wait for their refusal at once; beyond that they are
@@ -22,6 +24,7 @@ pub struct Limits {
     connections: Counter,
     refusals: Counter,
     per_address: PerAddress,
+    handshakes: Turnstile,
 }
 
 /// Which limit was reached.
@@ -33,6 +36,8 @@ pub enum Full {
     Address,
     /// `limits.sessions`
     Sessions,
+    /// `limits.handshake_rate`
+    Handshakes,
 }
 
 /// What becomes of a new connection.
@@ -72,6 +77,7 @@ impl Limits {
                 most: AtomicUsize::new(most(limits.connections_per_ip)),
                 counts: Mutex::default(),
             },
+            handshakes: Turnstile::new(limits.handshakes, Instant::now()),
         })
     }
 
@@ -81,6 +87,16 @@ impl Limits {
         self.sessions.most.store(most(limits.sessions), Ordering::Relaxed);
         self.connections.most.store(most(limits.connections), Ordering::Relaxed);
         self.per_address.most.store(most(limits.connections_per_ip), Ordering::Relaxed);
+        self.handshakes.change(limits.handshakes);
+    }
+
+    /// How long a handshake waits for its turn.
+    ///
+    /// # Errors
+    ///
+    /// [`Full::Handshakes`] where that would be too long.
+    pub fn handshake_turn(&self) -> Result<Duration, Full> {
+        self.handshakes.turn(Instant::now()).map_err(|_too_many| Full::Handshakes)
     }
 
     /// Sessions that are open.
@@ -224,8 +240,6 @@ impl PerAddress {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::config::units::ByteSize;
 
@@ -237,6 +251,9 @@ mod tests {
             header_timeout: Duration::ZERO,
             header_bytes: ByteSize::kib(32),
             keep_alive: Duration::ZERO,
+            body_timeout: Duration::ZERO,
+            send_timeout: Duration::ZERO,
+            handshakes: None,
         })
     }
 
@@ -252,6 +269,26 @@ mod tests {
         assert!(matches!(limits.admit(ip(1)), Admission::Refused(Full::Connections, _)));
         drop(first);
         assert!(matches!(limits.admit(ip(1)), Admission::Admitted(_)));
+    }
+
+    /// The runtime drops the task, and with it what it holds; nobody else notices.
+    #[tokio::test]
+    async fn a_place_is_given_back_by_a_task_that_panics() {
+        let limits = limits(Some(1), Some(1));
+        let admission = limits.admit(ip(1));
+        assert!(matches!(admission, Admission::Admitted(_)));
+        let session = limits.open_session().expect("the first session");
+        let tasks = tokio::task::LocalSet::new();
+        let task = tasks.run_until(async move {
+            tokio::task::spawn_local(async move {
+                let _held = (admission, session);
+                panic!("as a task that went wrong");
+            })
+            .await
+        });
+        assert!(task.await.is_err_and(|error| error.is_panic()));
+        assert!(matches!(limits.admit(ip(1)), Admission::Admitted(_)));
+        assert_eq!(limits.sessions(), 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod accept;
 pub mod bind;
 pub mod inherited;
 pub mod limits;
+pub mod turnstile;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -23,6 +23,8 @@ mod limits;
 mod many;
 mod metrics;
 mod node_ws;
+mod origins;
+mod quantities;
 mod relay;
 mod reload;
 mod routes;

@@ -15,8 +15,8 @@ use toml::Spanned;
 
 use super::fault::{Faults, did_you_mean};
 use super::file::{self, Text};
-use super::units::{ByteSize, duration};
-use super::{Config, Limits, Log, LogFormat, Upstream};
+use super::units::{ByteSize, Rate, duration};
+use super::{Config, Limits, Log, LogFormat, Pace, Upstream};
 
 pub use life::admin_socket;
 pub use upstream::parse_endpoint;
@@ -24,6 +24,9 @@ pub use upstream::parse_endpoint;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_BYTES: ByteSize = ByteSize::kib(32);
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// nginx's `client_body_timeout` and `send_timeout`.
+const STALLED: Duration = Duration::from_secs(60);
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 
 /// Compiles a file whose paths are relative to `folder`. Faults may have been noted even where
 /// a configuration is returned: then it must not be used.
@@ -151,6 +154,18 @@ fn limits(written: &file::Limits, faults: &mut Faults) -> Option<Limits> {
         }
     });
     let keep_alive = faults.keep_or(KEEP_ALIVE, written.keep_alive.as_ref(), positive);
+    let body_timeout = faults.keep_or(STALLED, written.body_timeout.as_ref(), positive);
+    let send_timeout = faults.keep_or(STALLED, written.send_timeout.as_ref(), positive);
+    let handshake_rate = faults
+        .keep_or(None, written.handshake_rate.as_ref(), |text| Rate::parse_count(text).map(Some));
+    let handshake_wait = faults.keep_or(HANDSHAKE_WAIT, written.handshake_wait.as_ref(), duration);
+    if let (None, Some(wait)) = (&written.handshake_rate, &written.handshake_wait) {
+        faults.error(
+            Some(wait.span()),
+            "nobody waits without a `handshake_rate`",
+            "add `handshake_rate = \"100/s\"` or remove this",
+        );
+    }
     Some(Limits {
         sessions: sessions?,
         connections: connections?,
@@ -158,6 +173,9 @@ fn limits(written: &file::Limits, faults: &mut Faults) -> Option<Limits> {
         header_timeout: header_timeout?,
         header_bytes: header_bytes?,
         keep_alive: keep_alive?,
+        body_timeout: body_timeout?,
+        send_timeout: send_timeout?,
+        handshakes: handshake_rate?.zip(handshake_wait).map(|(rate, wait)| Pace { rate, wait }),
     })
 }
 

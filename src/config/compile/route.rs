@@ -10,6 +10,7 @@ use crate::config::fault::{Faults, did_you_mean};
 use crate::config::file;
 use crate::config::units::Rate;
 use crate::config::{Frames, OverRate, Ping, Route, Trace};
+use crate::http::origin::{OriginPattern, Origins};
 use crate::route::pattern::{HostPattern, PathPattern};
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -72,6 +73,7 @@ fn route(written: &file::Route, upstreams: &[&str], faults: &mut Faults) -> Opti
     let root = PathPattern::parse("/").ok()?;
     let path = faults.keep_or(root, written.path.as_ref(), PathPattern::parse);
     let upstream = upstream(written, upstreams, faults);
+    let origins = origins(written, faults);
     let idle_timeout = faults.keep_or(IDLE_TIMEOUT, written.idle_timeout.as_ref(), positive);
     let close_timeout = faults.keep_or(CLOSE_TIMEOUT, written.close_timeout.as_ref(), positive);
     let half_close_timeout =
@@ -96,6 +98,7 @@ fn route(written: &file::Route, upstreams: &[&str], faults: &mut Faults) -> Opti
         path: path?,
         upstream: upstream?,
         strict_handshake: written.strict_handshake.unwrap_or(false),
+        origins: origins?,
         idle_timeout: idle_timeout?,
         close_timeout: close_timeout?,
         half_close_timeout: half_close_timeout?,
@@ -136,6 +139,36 @@ fn upstream(written: &file::Route, upstreams: &[&str], faults: &mut Faults) -> O
             None
         }
     }
+}
+
+/// Which pages may open a WebSocket; `None` inside is all.
+fn origins(written: &file::Route, faults: &mut Faults) -> Option<Option<Origins>> {
+    let known = [("allow", true), ("refuse", false)];
+    let allows_missing = faults.keep_or(true, written.missing_origin.as_ref(), |text| {
+        one_of("treatment of a missing Origin", &known, text)
+    });
+    let Some(origins) = &written.origins else {
+        if let Some(missing) = &written.missing_origin {
+            faults.error(
+                Some(missing.span()),
+                "this route has no `origins`, so that none is missing",
+                "add `origins = [\"same\"]`, or remove this",
+            );
+        }
+        return allows_missing.map(|_| None);
+    };
+    if origins.get_ref().is_empty() {
+        faults.error(
+            Some(origins.span()),
+            "no origin at all may open a WebSocket here",
+            "write `origins = [\"same\"]` for pages of this host, or remove this for all",
+        );
+        return None;
+    }
+    let parsed: Vec<Option<OriginPattern>> =
+        origins.get_ref().iter().map(|text| faults.keep(text, OriginPattern::parse)).collect();
+    let allowed = parsed.into_iter().collect::<Option<Vec<_>>>()?;
+    Some(Some(Origins { allowed, allows_missing: allows_missing? }))
 }
 
 /// How frames are followed, and that no other key needs them where they are not.
