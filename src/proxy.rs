@@ -1,4 +1,4 @@
-//! The life of a connection on one page: accepted, TLS, HTTP, routed, dialled, relayed.
+//! The life of a connection on one page: accepted, introduced, TLS, HTTP, routed, dialled, relayed.
 //!
 //! Start here. Each step is a call into the folder that knows it; what a connection carries along
 //! (its permit, its facts for the record, its worker) is in [`Arrival`] and [`Client`].
@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use crate::config;
+use crate::config::{self, ProxyProtocol};
 use crate::http::activity::Activity;
 use crate::http::body::ResponseBody;
 use crate::http::handshake::{self, Handshake, SEC_WEBSOCKET_PROTOCOL, Strictness};
@@ -30,9 +30,10 @@ use crate::http::pool::Pool;
 use crate::http::respond::{self, Drained, Refusal};
 use crate::http::{forward, serve};
 use crate::lifecycle::phases::Drain;
-use crate::listener::Entrance;
 use crate::listener::accept::Counted;
-use crate::listener::limits::{Full, Limits, Permit};
+use crate::listener::limits::{Admission, Full, Limits, Permit};
+use crate::listener::proxy_protocol::Addresses;
+use crate::listener::{Entrance, introduction};
 use crate::relay;
 use crate::relay::sessions::Sessions;
 use crate::route::{self, Route};
@@ -89,9 +90,11 @@ pub struct Worker {
 /// A connection that has just been accepted.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The peer's address.
+    /// The client's address: the peer's, or the one for which a trusted peer says it comes.
     pub peer: SocketAddr,
-    /// Whether what the peer says of its own client is believed.
+    /// Where the client connected to, as far as is known.
+    pub came_to: SocketAddr,
+    /// Whether what the client says of clients of its own is believed.
     pub is_trusted: bool,
     /// The limit that it is beyond, if it is.
     pub refusal: Option<Full>,
@@ -123,6 +126,13 @@ struct Session {
 
 /// Carries one connection from its acceptance to its end.
 pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
+    let introduced = match arrival.entrance.proxy_protocol {
+        ProxyProtocol::Off => Some((socket, arrival)),
+        ProxyProtocol::Accept | ProxyProtocol::Require => {
+            Box::pin(introduce(socket, arrival, &worker)).await
+        }
+    };
+    let Some((socket, arrival)) = introduced else { return };
     let socket = Socket::Tcp(socket);
     let facts = ClientFacts { client: arrival.peer, listener: arrival.entrance.address, tls: None };
     let (stream, facts) = if arrival.entrance.tls {
@@ -165,6 +175,62 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
         record,
     };
     relay::run(opening, &worker.sessions).await;
+}
+
+/// Has a trusted peer say for whom it comes: from then on, that is the client. `None` where the
+/// connection is to be closed.
+async fn introduce(
+    mut socket: TcpStream,
+    arrival: Arrival,
+    worker: &Rc<Worker>,
+) -> Option<(TcpStream, Arrival)> {
+    let limit = worker.running.load().per_connection.header_timeout;
+    let rule = arrival.entrance.proxy_protocol;
+    let heard = tokio::select! {
+        heard = timeout(limit, introduction::hear(&mut socket, rule, arrival.is_trusted)) => heard,
+        () = leaving_for(TLS_GRACE, &worker.drain) => return None,
+    };
+    match heard {
+        Ok(Ok(Some(addresses))) => {
+            let arrival = arrival.of_client(addresses, &worker.running.load().limits)?;
+            Some((socket, arrival))
+        }
+        Ok(Ok(None)) => Some((socket, arrival)),
+        Ok(Err(error)) => {
+            arrival.counters.shard().unintroduced();
+            tracing::debug!(peer = %arrival.peer, %error, "a connection is closed");
+            None
+        }
+        Err(_elapsed) => {
+            arrival.counters.shard().unintroduced();
+            tracing::debug!(peer = %arrival.peer, "a connection is closed: no PROXY header in time");
+            None
+        }
+    }
+}
+
+impl Arrival {
+    /// The same, now that a trusted peer has said for which client it comes: the limits, and what
+    /// is believed, are that client's. `None` where not even a refusal is to be had any more.
+    fn of_client(self, addresses: Addresses, limits: &Arc<Limits>) -> Option<Self> {
+        let Addresses { client, destination } = addresses;
+        let is_trusted = headers::is_trusted(client.ip(), &self.entrance.trusted);
+        let (refusal, permit) = if is_trusted {
+            (self.refusal, self.permit)
+        } else {
+            match limits.attribute(self.permit, client.ip()) {
+                Admission::Admitted(permit) => (self.refusal, permit),
+                Admission::Refused(full, permit) => (Some(full), permit),
+                Admission::Dropped => return None,
+            }
+        };
+        Some(Self { peer: client, came_to: destination, is_trusted, refusal, permit, ..self })
+    }
+
+    /// For whom an upstream's connection is, for upstreams that want to be told.
+    fn addresses(&self) -> Addresses {
+        Addresses { client: self.peer, destination: self.came_to }
+    }
 }
 
 /// The TLS handshake. `None` where it fails; nobody else is concerned.
@@ -315,7 +381,10 @@ async fn carry(
             let request = request.map(|_no_body| ());
             open_session(request, &handshake, route, activity, client, record).await
         }
-        None => forward::forward(request, &route.upstream, &client.worker.pool, record).await,
+        None => {
+            let addresses = client.arrival.addresses();
+            forward::forward(request, &route.upstream, &client.worker.pool, addresses, record).await
+        }
     }
 }
 
@@ -331,7 +400,9 @@ async fn open_session(
     let limits = client.worker.running.load().limits.clone();
     check_standing(route, client)?;
     let permit = limits.open_session().map_err(Refusal::Full)?;
-    let (upstream, answer) = match open(request, handshake, &route.upstream, record).await? {
+    let addresses = client.arrival.addresses();
+    let opened = open(request, handshake, &route.upstream, addresses, record).await?;
+    let (upstream, answer) = match opened {
         Opened::Session(upstream, answer) => (upstream, answer),
         Opened::Refused(answer) => return Ok(answer),
     };
