@@ -30,10 +30,11 @@ use crate::http::pool::Pool;
 use crate::http::respond::{self, Drained, Refusal};
 use crate::http::{forward, serve};
 use crate::lifecycle::phases::Drain;
+use crate::listener::Entrance;
 use crate::listener::accept::Counted;
+use crate::listener::introduction::{self, Unintroduced};
 use crate::listener::limits::{Admission, Full, Limits, Permit};
 use crate::listener::proxy_protocol::Addresses;
-use crate::listener::{Entrance, introduction};
 use crate::relay;
 use crate::relay::sessions::Sessions;
 use crate::route::{self, Route};
@@ -197,7 +198,9 @@ async fn introduce(
         }
         Ok(Ok(None)) => Some((socket, arrival)),
         Ok(Err(error)) => {
-            arrival.counters.shard().unintroduced();
+            if !matches!(error, Unintroduced::Silent) {
+                arrival.counters.shard().unintroduced();
+            }
             tracing::debug!(peer = %arrival.peer, %error, "a connection is closed");
             None
         }

@@ -19,6 +19,9 @@ pub enum Unintroduced {
     /// It is trusted, and began with something else.
     #[error("it sent no PROXY header, and `proxy_protocol` is \"require\"")]
     Missing,
+    /// It left without a byte, as health checks do that only look whether somebody accepts.
+    #[error("it left without a word")]
+    Silent,
     /// It left before there was a header.
     #[error("it left before its PROXY header was complete")]
     Left,
@@ -72,9 +75,13 @@ async fn read(tcp: &mut TcpStream) -> Result<Option<Header>, Unintroduced> {
             Ok(len) => seen = len,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 if ready.is_read_closed() {
-                    return Err(Unintroduced::Left);
+                    let has_spoken = seen > 0;
+                    return Err(if has_spoken { Unintroduced::Left } else { Unintroduced::Silent });
                 }
                 continue;
+            }
+            Err(error) if seen == 0 && error.kind() == ErrorKind::ConnectionReset => {
+                return Err(Unintroduced::Silent);
             }
             Err(error) => return Err(error.into()),
         }

@@ -231,6 +231,13 @@ async fn what_is_no_header_ends_the_connection() {
         client.finish().await;
         turned_away(&proxy, client, "left before its PROXY header was complete").await;
         assert_eq!(count_turned_away(&proxy).await, 6);
+        // A health check that only connects, and one that resets then, as HAProxy's do, are no failures.
+        let mut client = proxy.plain().await;
+        client.finish().await;
+        turned_away(&proxy, client, "left without a word").await;
+        proxy.plain().await.reset();
+        proxy.says_again("left without a word", 1).await;
+        assert_eq!(count_turned_away(&proxy).await, 6);
         if required == "require" {
             for over in [Over::Plain, Over::Tls] {
                 let mut client = Wire::new(proxy.tcp(over).await);

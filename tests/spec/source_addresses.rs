@@ -119,7 +119,7 @@ async fn with_few_ports(name: &str, ports: &str) -> bool {
     true
 }
 
-/// Checks that the log names the endpoint and the way out, once, and that the client's record has it as well.
+/// Checks that the log names the endpoint and the way out, and that the client's record has it as well.
 async fn says_that_no_port_is_left(proxy: &Proxy, endpoint: &str) {
     let said = proxy.says("no local port is left").await;
     let record = proxy.record(|record| record["status"] == 502).await;
@@ -182,4 +182,24 @@ async fn when_the_system_has_no_port_left_the_log_says_so() {
     assert_eq!(refused, Some(502));
     assert!((10..=20).contains(&held.len()), "{} sessions", held.len());
     says_that_no_port_is_left(&proxy, upstream.endpoint()).await;
+}
+
+/// A place that cannot be reached, for want of an address here and not of a port, is not said to want a port: connect(2)
+/// has the same error for both.
+#[tokio::test]
+async fn a_family_that_this_machine_does_not_have_is_no_want_of_ports() {
+    if !with_few_ports("family", "40000 40999").await {
+        return;
+    }
+    for interface in ["all", "lo"] {
+        let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+        // A machine that was booted without IPv6 has no such file.
+        let _ = std::fs::write(path, "1");
+    }
+    let proxy = Proxy::to("http://[::1]:9000").await;
+    proxy.plain().await.get("/").await.refused(502, "upstream");
+    let record = proxy.record(|record| record["status"] == 502).await;
+    let reason = record["reason"].as_str().expect("a reason");
+    assert!(reason.contains("cannot connect to http://[::1]:9000: "), "{reason}");
+    assert!(!proxy.stderr().contains("port is left"), "{}", proxy.stderr());
 }

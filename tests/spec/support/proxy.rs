@@ -463,6 +463,12 @@ impl Proxy {
         self.program.stderr.containing(text).await
     }
 
+    /// The line on stderr that contains `text` after `before` others, once it is written.
+    pub(crate) async fn says_again(&self, text: &str, before: usize) -> String {
+        let what = format!("further line with {text:?}");
+        self.program.stderr.nth(&what, before, |line| line.contains(text)).await
+    }
+
     /// Everything on stderr so far.
     pub(crate) fn stderr(&self) -> String {
         self.program.stderr.text()
