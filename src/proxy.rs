@@ -30,11 +30,10 @@ use crate::http::pool::Pool;
 use crate::http::respond::{self, Drained, Refusal};
 use crate::http::{forward, serve};
 use crate::lifecycle::phases::Drain;
-use crate::listener::Entrance;
 use crate::listener::accept::Counted;
-use crate::listener::introduction::{self, Unintroduced};
-use crate::listener::limits::{Admission, Full, Limits, Permit};
+use crate::listener::limits::{Full, Limits, Permit};
 use crate::listener::proxy_protocol::Addresses;
+use crate::listener::{Entrance, introduction};
 use crate::relay;
 use crate::relay::sessions::Sessions;
 use crate::route::{self, Route};
@@ -91,8 +90,8 @@ pub struct Worker {
 /// A connection that has just been accepted.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The client's address: the peer's, or the one for which a trusted peer says it comes.
-    pub peer: SocketAddr,
+    /// The client's address: the peer's, or the one for which a trusted peer says that it comes.
+    pub client: SocketAddr,
     /// Where the client connected to, as far as is known.
     pub came_to: SocketAddr,
     /// Whether what the client says of clients of its own is believed.
@@ -105,6 +104,13 @@ pub struct Arrival {
     pub entrance: Arc<Entrance>,
     /// What counts it.
     pub counters: Counted,
+}
+
+impl Arrival {
+    /// For whom an upstream's connection is, for upstreams that want to be told.
+    fn addresses(&self) -> Addresses {
+        Addresses { client: self.client, destination: self.came_to }
+    }
 }
 
 /// A client's connection, as its requests see it.
@@ -130,12 +136,13 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
     let introduced = match arrival.entrance.proxy_protocol {
         ProxyProtocol::Off => Some((socket, arrival)),
         ProxyProtocol::Accept | ProxyProtocol::Require => {
-            Box::pin(introduce(socket, arrival, &worker)).await
+            Box::pin(introduction::introduce(socket, arrival, &worker)).await
         }
     };
     let Some((socket, arrival)) = introduced else { return };
     let socket = Socket::Tcp(socket);
-    let facts = ClientFacts { client: arrival.peer, listener: arrival.entrance.address, tls: None };
+    let facts =
+        ClientFacts { client: arrival.client, listener: arrival.entrance.address, tls: None };
     let (stream, facts) = if arrival.entrance.tls {
         match Box::pin(start_tls(socket, facts, &arrival, &worker)).await {
             Some(secured) => secured,
@@ -178,64 +185,6 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
     relay::run(opening, &worker.sessions).await;
 }
 
-/// Has a trusted peer say for whom it comes: from then on, that is the client. `None` where the
-/// connection is to be closed.
-async fn introduce(
-    mut socket: TcpStream,
-    arrival: Arrival,
-    worker: &Rc<Worker>,
-) -> Option<(TcpStream, Arrival)> {
-    let limit = worker.running.load().per_connection.header_timeout;
-    let rule = arrival.entrance.proxy_protocol;
-    let heard = tokio::select! {
-        heard = timeout(limit, introduction::hear(&mut socket, rule, arrival.is_trusted)) => heard,
-        () = leaving_for(TLS_GRACE, &worker.drain) => return None,
-    };
-    match heard {
-        Ok(Ok(Some(addresses))) => {
-            let arrival = arrival.of_client(addresses, &worker.running.load().limits)?;
-            Some((socket, arrival))
-        }
-        Ok(Ok(None)) => Some((socket, arrival)),
-        Ok(Err(error)) => {
-            if !matches!(error, Unintroduced::Silent) {
-                arrival.counters.shard().unintroduced();
-            }
-            tracing::debug!(peer = %arrival.peer, %error, "a connection is closed");
-            None
-        }
-        Err(_elapsed) => {
-            arrival.counters.shard().unintroduced();
-            tracing::debug!(peer = %arrival.peer, "a connection is closed: no PROXY header in time");
-            None
-        }
-    }
-}
-
-impl Arrival {
-    /// The same, now that a trusted peer has said for which client it comes: the limits, and what
-    /// is believed, are that client's. `None` where not even a refusal is to be had any more.
-    fn of_client(self, addresses: Addresses, limits: &Arc<Limits>) -> Option<Self> {
-        let Addresses { client, destination } = addresses;
-        let is_trusted = headers::is_trusted(client.ip(), &self.entrance.trusted);
-        let (refusal, permit) = if is_trusted {
-            (self.refusal, self.permit)
-        } else {
-            match limits.attribute(self.permit, client.ip()) {
-                Admission::Admitted(permit) => (self.refusal, permit),
-                Admission::Refused(full, permit) => (Some(full), permit),
-                Admission::Dropped => return None,
-            }
-        };
-        Some(Self { peer: client, came_to: destination, is_trusted, refusal, permit, ..self })
-    }
-
-    /// For whom an upstream's connection is, for upstreams that want to be told.
-    fn addresses(&self) -> Addresses {
-        Addresses { client: self.peer, destination: self.came_to }
-    }
-}
-
 /// The TLS handshake. `None` where it fails; nobody else is concerned.
 async fn start_tls(
     socket: Socket,
@@ -255,7 +204,7 @@ async fn start_tls(
     };
     let accepted = tokio::select! {
         accepted = timeout(limit, accepting) => accepted,
-        () = leaving_for(TLS_GRACE, &worker.drain) => return None,
+        () = leaving(&worker.drain) => return None,
     };
     match accepted {
         Ok(Ok(Ok(tls))) => {
@@ -293,13 +242,14 @@ async fn start_tls(
     }
 }
 
-/// How long a TLS handshake may go on when its worker has nothing else to wait for.
-const TLS_GRACE: Duration = Duration::from_secs(2);
+/// How long a connection may go on before its first request when its worker has nothing else to
+/// wait for.
+const GRACE: Duration = Duration::from_secs(2);
 
-/// Resolves so long after nothing new is accepted any more.
-async fn leaving_for(grace: Duration, drain: &Drain) {
+/// Resolves when nothing new has been accepted for so long that what has not asked yet is closed.
+pub(crate) async fn leaving(drain: &Drain) {
     drain.leaving().await;
-    sleep(grace).await;
+    sleep(GRACE).await;
 }
 
 /// The content type of a handshake record, the first byte of every TLS connection (RFC 8446 §5.1).
@@ -368,8 +318,9 @@ async fn carry(
     let own_host = host.as_ref().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
     let asked_host = own_host.unwrap_or(HeaderValue::from_static(""));
     let is_tls = client.arrival.entrance.tls;
-    let (peer, is_trusted) = (client.arrival.peer, client.arrival.is_trusted);
-    let forwarded = Forwarded { client: peer, is_trusted, is_tls, host: &asked_host };
+    let is_trusted = client.arrival.is_trusted;
+    let forwarded =
+        Forwarded { client: client.arrival.client, is_trusted, is_tls, host: &asked_host };
     headers::to_upstream(&mut head.headers, forwarded, hop);
     let sent_host = route.upstream.config.host.clone().unwrap_or(asked_host.clone());
     head.headers.insert(HOST, sent_host);

@@ -27,8 +27,8 @@ const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 const STALLED_BODY: Duration = Duration::from_secs(60);
 
 /// Carries a request of the client of these `addresses`, whose headers are those for the upstream
-/// already, to an endpoint, and returns the answer with its headers made for the client. Dropping it closes the connection to
-/// the endpoint.
+/// already, to an endpoint, and returns the answer with its headers made for the client. Dropping
+/// it closes the connection to the endpoint.
 ///
 /// # Errors
 ///
@@ -86,8 +86,8 @@ struct Way {
     in_flight: InFlight,
 }
 
-/// Finds a connection: one that was kept in the pool, or a fresh one (then `true`), to another endpoint where
-/// dialling the first one failed.
+/// Finds a connection: one that was kept in the pool, or a fresh one (then `true`), to another
+/// endpoint where dialling the first one failed.
 async fn reach(
     upstream: &Arc<Upstream>,
     pool: Option<&Rc<Pool>>,

@@ -44,7 +44,8 @@ pub struct UpstreamLeg {
 }
 
 /// Repeats a handshake, whose headers are those for the upstream already, to one endpoint after
-/// the other until one answers. It is for the client of these `addresses`. Dropping it closes the connection to the endpoint.
+/// the other until one answers. It is for the client of these `addresses`. Dropping it closes the
+/// connection to the endpoint.
 ///
 /// # Errors
 ///

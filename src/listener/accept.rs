@@ -97,7 +97,8 @@ fn admit(stream: TcpStream, peer: SocketAddr, door: &Arc<Door>, worker: &Rc<Work
         Admission::Dropped => return,
     };
     let came_to = came_to(&stream, &entrance);
-    let arrival = proxy::Arrival { peer, came_to, is_trusted, refusal, permit, entrance, counters };
+    let arrival =
+        proxy::Arrival { client: peer, came_to, is_trusted, refusal, permit, entrance, counters };
     let alive = worker.drain.keep_alive();
     let worker = worker.clone();
     tokio::task::spawn_local(async move {

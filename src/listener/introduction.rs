@@ -1,18 +1,74 @@
-//! Hears from a load balancer for whom it has connected: reads the PROXY protocol header in front of
-//! everything else, TLS included, and says whom to believe.
+//! Hears from a load balancer for whom it has connected: reads the PROXY protocol header in front
+//! of everything else, TLS included, and says whom to believe.
 
 use std::io::{self, ErrorKind};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncReadExt as _, Interest};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
+use super::limits::{Admission, Limits};
 use super::proxy_protocol::{Addresses, Header, HeaderError, LONGEST, Parsed, parse};
 use crate::config::ProxyProtocol;
+use crate::http::headers;
+use crate::proxy::{self, Arrival, Worker};
+
+/// Has a trusted peer say for whom it comes: from then on, that is the client. `None` where the
+/// connection is to be closed.
+pub async fn introduce(
+    mut socket: TcpStream,
+    arrival: Arrival,
+    worker: &Rc<Worker>,
+) -> Option<(TcpStream, Arrival)> {
+    let limit = worker.running.load().per_connection.header_timeout;
+    let rule = arrival.entrance.proxy_protocol;
+    let heard = tokio::select! {
+        heard = timeout(limit, hear(&mut socket, rule, arrival.is_trusted)) => {
+            heard.unwrap_or(Err(Unintroduced::TimedOut))
+        }
+        () = proxy::leaving(&worker.drain) => return None,
+    };
+    match heard {
+        Ok(Some(addresses)) => {
+            let arrival = arrival.of_client(addresses, &worker.running.load().limits)?;
+            Some((socket, arrival))
+        }
+        Ok(None) => Some((socket, arrival)),
+        Err(error) => {
+            if !matches!(error, Unintroduced::Silent) {
+                arrival.counters.shard().unintroduced();
+            }
+            tracing::debug!(peer = %arrival.client, %error, "a connection is closed");
+            None
+        }
+    }
+}
+
+impl Arrival {
+    /// The same, now that a trusted peer has said for which client it comes: the limits, and what
+    /// is believed, are that client's. `None` where not even a refusal is to be had any more.
+    fn of_client(self, addresses: Addresses, limits: &Arc<Limits>) -> Option<Self> {
+        let Addresses { client, destination } = addresses;
+        let is_trusted = headers::is_trusted(client.ip(), &self.entrance.trusted);
+        let (refusal, permit) = if is_trusted {
+            (self.refusal, self.permit)
+        } else {
+            match limits.attribute(self.permit, client.ip()) {
+                Admission::Admitted(permit) => (self.refusal, permit),
+                Admission::Refused(full, permit) => (Some(full), permit),
+                Admission::Dropped => return None,
+            }
+        };
+        Some(Self { client, came_to: destination, is_trusted, refusal, permit, ..self })
+    }
+}
 
 /// Why a connection is closed before its first byte was served.
 #[derive(Debug, thiserror::Error)]
-pub enum Unintroduced {
+enum Unintroduced {
     /// Nobody said that it may speak for others, and here only those are served who do.
     #[error("it is not within `trusted`, and `proxy_protocol` is \"require\"")]
     Stranger,
@@ -25,6 +81,9 @@ pub enum Unintroduced {
     /// It left before there was a header.
     #[error("it left before its PROXY header was complete")]
     Left,
+    /// It took longer than `limits.header_timeout`.
+    #[error("it sent no PROXY header in time")]
+    TimedOut,
     /// What it sent is none.
     #[error("its PROXY header is wrong: {0}")]
     Wrong(#[from] HeaderError),
@@ -40,7 +99,7 @@ pub enum Unintroduced {
 /// # Errors
 ///
 /// [`Unintroduced`]: the connection is to be closed.
-pub async fn hear(
+async fn hear(
     tcp: &mut TcpStream,
     rule: ProxyProtocol,
     is_trusted: bool,

@@ -1,4 +1,5 @@
-//! Reaches an endpoint: resolves its name, connects, says for whom, and speaks TLS where it wants it.
+//! Reaches an endpoint: resolves its name, connects, says for whom, and speaks TLS where it wants
+//! it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
