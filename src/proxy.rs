@@ -1,4 +1,4 @@
-//! The life of a connection on one page: accepted, TLS, HTTP, routed, dialled, relayed.
+//! The life of a connection on one page: accepted, introduced, TLS, HTTP, routed, dialled, relayed.
 //!
 //! Start here. Each step is a call into the folder that knows it; what a connection carries along
 //! (its permit, its facts for the record, its worker) is in [`Arrival`] and [`Client`].
@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use crate::config;
+use crate::config::{self, ProxyProtocol};
 use crate::http::activity::Activity;
 use crate::http::body::ResponseBody;
 use crate::http::handshake::{self, Handshake, SEC_WEBSOCKET_PROTOCOL, Strictness};
@@ -30,9 +30,10 @@ use crate::http::pool::Pool;
 use crate::http::respond::{self, Drained, Refusal};
 use crate::http::{forward, serve};
 use crate::lifecycle::phases::Drain;
-use crate::listener::Entrance;
 use crate::listener::accept::Counted;
 use crate::listener::limits::{Full, Limits, Permit};
+use crate::listener::proxy_protocol::Addresses;
+use crate::listener::{Entrance, introduction};
 use crate::relay;
 use crate::relay::sessions::Sessions;
 use crate::route::{self, Route};
@@ -89,9 +90,11 @@ pub struct Worker {
 /// A connection that has just been accepted.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The peer's address.
-    pub peer: SocketAddr,
-    /// Whether what the peer says of its own client is believed.
+    /// The client's address: the peer's, or the one for which a trusted peer says that it comes.
+    pub client: SocketAddr,
+    /// Where the client connected to, as far as is known.
+    pub came_to: SocketAddr,
+    /// Whether what the client says of clients of its own is believed.
     pub is_trusted: bool,
     /// The limit that it is beyond, if it is.
     pub refusal: Option<Full>,
@@ -101,6 +104,13 @@ pub struct Arrival {
     pub entrance: Arc<Entrance>,
     /// What counts it.
     pub counters: Counted,
+}
+
+impl Arrival {
+    /// For whom an upstream's connection is, for upstreams that want to be told.
+    fn addresses(&self) -> Addresses {
+        Addresses { client: self.client, destination: self.came_to }
+    }
 }
 
 /// A client's connection, as its requests see it.
@@ -123,8 +133,16 @@ struct Session {
 
 /// Carries one connection from its acceptance to its end.
 pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
+    let introduced = match arrival.entrance.proxy_protocol {
+        ProxyProtocol::Off => Some((socket, arrival)),
+        ProxyProtocol::Accept | ProxyProtocol::Require => {
+            Box::pin(introduction::introduce(socket, arrival, &worker)).await
+        }
+    };
+    let Some((socket, arrival)) = introduced else { return };
     let socket = Socket::Tcp(socket);
-    let facts = ClientFacts { client: arrival.peer, listener: arrival.entrance.address, tls: None };
+    let facts =
+        ClientFacts { client: arrival.client, listener: arrival.entrance.address, tls: None };
     let (stream, facts) = if arrival.entrance.tls {
         match Box::pin(start_tls(socket, facts, &arrival, &worker)).await {
             Some(secured) => secured,
@@ -295,8 +313,9 @@ async fn carry(
     let own_host = host.as_ref().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
     let asked_host = own_host.unwrap_or(HeaderValue::from_static(""));
     let is_tls = client.arrival.entrance.tls;
-    let (peer, is_trusted) = (client.arrival.peer, client.arrival.is_trusted);
-    let forwarded = Forwarded { client: peer, is_trusted, is_tls, host: &asked_host };
+    let is_trusted = client.arrival.is_trusted;
+    let forwarded =
+        Forwarded { client: client.arrival.client, is_trusted, is_tls, host: &asked_host };
     headers::to_upstream(&mut head.headers, forwarded, hop);
     let sent_host = route.upstream.config.host.clone().unwrap_or(asked_host.clone());
     head.headers.insert(HOST, sent_host);
@@ -314,7 +333,8 @@ async fn carry(
         None => {
             let body_timeout = running.per_connection.body_timeout;
             let pool = &client.worker.pool;
-            forward::forward(request, &route.upstream, pool, body_timeout, record).await
+            let addresses = client.arrival.addresses();
+            forward::forward(request, &route.upstream, pool, body_timeout, addresses, record).await
         }
     }
 }
@@ -339,7 +359,9 @@ async fn open_session(
         check_standing(route, client)?;
     }
     let permit = limits.open_session().map_err(Refusal::Full)?;
-    let (upstream, answer) = match open(request, handshake, &route.upstream, record).await? {
+    let addresses = client.arrival.addresses();
+    let opened = open(request, handshake, &route.upstream, addresses, record).await?;
+    let (upstream, answer) = match opened {
         Opened::Session(upstream, answer) => (upstream, answer),
         Opened::Refused(answer) => return Ok(answer),
     };

@@ -46,6 +46,7 @@ pub struct Listener {
     pub tls: Option<bool>,
     #[serde(default)]
     pub trusted: Vec<Text>,
+    pub proxy_protocol: Option<Text>,
     pub redirect_https: Option<Spanned<bool>>,
     #[serde(skip)]
     pub place: Option<Range<usize>>,
@@ -89,6 +90,8 @@ pub struct Upstream {
     pub server_name: Option<Text>,
     pub verify: Option<Spanned<bool>>,
     pub resolve_every: Option<Text>,
+    pub send_proxy_protocol: Option<Text>,
+    pub source_addresses: Option<Spanned<Vec<Text>>>,
     #[serde(skip)]
     pub place: Option<Range<usize>>,
     #[serde(skip)]

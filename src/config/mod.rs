@@ -7,7 +7,7 @@ pub mod fault;
 mod file;
 pub mod units;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use fault::{Faults, Report};
 use units::{ByteSize, Rate};
 
 use crate::http::origin::Origins;
+use crate::listener::proxy_protocol::Version;
 use crate::route::pattern::{HostPattern, PathPattern};
 use crate::tls::certificate::Certificate;
 use crate::ws::close::CloseCode;
@@ -61,10 +62,23 @@ pub struct Listener {
     pub activation: Option<String>,
     /// Whether TLS is terminated here.
     pub tls: bool,
-    /// Peers whose `X-Forwarded-*` are believed.
+    /// Peers whose PROXY headers and `X-Forwarded-*` are believed.
     pub trusted: Vec<IpNet>,
+    /// Whether such a peer says first for whom it comes.
+    pub proxy_protocol: ProxyProtocol,
     /// Whether every request is sent to https (308; a handshake gets 426).
     pub redirect_https: bool,
+}
+
+/// Whether the peers that a listener trusts begin with a PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// None does.
+    Off,
+    /// They may.
+    Accept,
+    /// They do, and nobody else is served.
+    Require,
 }
 
 /// What holds for every TLS listener.
@@ -117,6 +131,11 @@ pub struct Upstream {
     pub tls: Option<UpstreamTls>,
     /// How long the address of a name is believed.
     pub resolve_every: Duration,
+    /// The version of the PROXY header that every connection begins with, so that it is for one
+    /// client only; `None` sends none.
+    pub send_proxy_protocol: Option<Version>,
+    /// The addresses of this machine to dial from, in turn; empty leaves it to the system.
+    pub source_addresses: Vec<IpAddr>,
 }
 
 /// How the endpoints of an upstream prove who they are.

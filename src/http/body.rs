@@ -167,8 +167,9 @@ struct Relayed {
 /// What becomes of an endpoint's connection after its answer.
 #[derive(Debug)]
 pub enum Then {
-    /// It is kept for the next request, if this one has been sent and answered in full.
-    Keep(Rc<Pool>, Option<Connection>, Progress),
+    /// It is kept for the next request, if this one has been sent and answered in full; without a
+    /// pool, it has no next one.
+    Keep(Option<Rc<Pool>>, Option<Connection>, Progress),
     /// It is closed.
     Close(AbortHandle),
 }
@@ -253,10 +254,13 @@ impl Drop for Relayed {
         match &mut self.then {
             Then::Keep(pool, connection, progress) => {
                 let Some(connection) = connection.take() else { return };
-                if is_read && progress.is_sent() {
-                    pool.keep(self._in_flight.endpoint(), connection);
-                } else {
-                    connection.close();
+                match pool {
+                    Some(pool) if is_read && progress.is_sent() => {
+                        pool.keep(self._in_flight.endpoint(), connection);
+                    }
+                    // Nobody asks on it any more: hyper says goodbye by itself.
+                    None if is_read && progress.is_sent() => drop(connection),
+                    Some(_) | None => connection.close(),
                 }
             }
             Then::Close(task) if !is_read => task.abort(),

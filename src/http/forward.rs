@@ -14,6 +14,7 @@ use super::body::{Opener, Progress, RequestBody, ResponseBody, Then};
 use super::headers::{self, Hop};
 use super::pool::{Connection, Pool};
 use super::respond::{Drained, Refusal};
+use crate::listener::proxy_protocol::Addresses;
 use crate::telemetry::record::Record;
 use crate::upstream::Upstream;
 use crate::upstream::dial::dial;
@@ -22,9 +23,9 @@ use crate::upstream::endpoint::{Endpoint, InFlight};
 /// How long a body is held back for an upstream's `100 (Continue)`; many never say it.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
-/// Carries a request, whose headers are those for the upstream already, to an endpoint, and
-/// returns the answer with its headers made for the client. Dropping it closes the connection to
-/// the endpoint.
+/// Carries a request of the client of these `addresses`, whose headers are those for the upstream
+/// already, to an endpoint, and returns the answer with its headers made for the client. Dropping
+/// it closes the connection to the endpoint.
 ///
 /// # Errors
 ///
@@ -34,6 +35,7 @@ pub async fn forward(
     upstream: &Arc<Upstream>,
     pool: &Rc<Pool>,
     body_timeout: Duration,
+    addresses: Addresses,
     record: &Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let (mut head, incoming) = request.into_parts();
@@ -50,9 +52,11 @@ pub async fn forward(
         open_on_continue(&mut request, opener);
     }
 
+    // A connection that began with the client's address is for nobody else.
+    let pool = upstream.config.send_proxy_protocol.is_none().then_some(pool);
     let mut tried = Vec::new();
     loop {
-        let (mut way, is_fresh) = reach(upstream, pool, &mut tried, record).await?;
+        let (mut way, is_fresh) = reach(upstream, pool, &mut tried, addresses, record).await?;
         let answer = way.connection.sender.try_send_request(request);
         match in_time(answer, upstream.config.handshake_timeout, body_timeout, &progress).await {
             Ok(Ok(answer)) => return finish(answer, way, pool, progress),
@@ -80,22 +84,23 @@ struct Way {
     in_flight: InFlight,
 }
 
-/// Finds a connection: one that was kept, or a fresh one (then `true`), to another endpoint where
-/// dialling the first one failed.
+/// Finds a connection: one that was kept in the pool, or a fresh one (then `true`), to another
+/// endpoint where dialling the first one failed.
 async fn reach(
     upstream: &Arc<Upstream>,
-    pool: &Rc<Pool>,
+    pool: Option<&Rc<Pool>>,
     tried: &mut Vec<Arc<Endpoint>>,
+    addresses: Addresses,
     record: &Record,
 ) -> Result<(Way, bool), Refusal> {
     let mut last = None;
     while let Some(endpoint) = upstream.choose(tried) {
         record.endpoint(&endpoint.name);
         let in_flight = endpoint.begin();
-        if let Some(connection) = pool.take(&endpoint) {
+        if let Some(connection) = pool.and_then(|pool| pool.take(&endpoint)) {
             return Ok((Way { connection, in_flight }, false));
         }
-        match dial(&endpoint, &upstream.config).await {
+        match dial(&endpoint, upstream, addresses).await {
             Ok(stream) => {
                 let connection = Connection::over(stream).await.map_err(Refusal::Broken)?;
                 return Ok((Way { connection, in_flight }, true));
@@ -172,7 +177,7 @@ async fn in_time<T>(
 fn finish(
     answer: Response<Incoming>,
     way: Way,
-    pool: &Rc<Pool>,
+    pool: Option<&Rc<Pool>>,
     progress: Progress,
 ) -> Result<Response<ResponseBody>, Refusal> {
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -181,7 +186,7 @@ fn finish(
     }
     let (mut head, incoming) = answer.into_parts();
     headers::to_client(&mut head, Hop::Ordinary);
-    let then = Then::Keep(pool.clone(), Some(way.connection), progress);
+    let then = Then::Keep(pool.cloned(), Some(way.connection), progress);
     Ok(Response::from_parts(head, ResponseBody::relayed(incoming, way.in_flight, then)))
 }
 

@@ -16,6 +16,7 @@ use super::handshake::Handshake;
 use super::headers::{self, Hop};
 use super::pool::http1;
 use super::respond::{Drained, Refusal};
+use crate::listener::proxy_protocol::Addresses;
 use crate::telemetry::record::Record;
 use crate::transport::Stream;
 use crate::upstream::Upstream;
@@ -43,7 +44,8 @@ pub struct UpstreamLeg {
 }
 
 /// Repeats a handshake, whose headers are those for the upstream already, to one endpoint after
-/// the other until one answers. Dropping it closes the connection to the endpoint.
+/// the other until one answers. It is for the client of these `addresses`. Dropping it closes the
+/// connection to the endpoint.
 ///
 /// # Errors
 ///
@@ -52,6 +54,7 @@ pub async fn open(
     request: Request<()>,
     handshake: &Handshake,
     upstream: &Arc<Upstream>,
+    addresses: Addresses,
     record: &Record,
 ) -> Result<Opened, Refusal> {
     let (head, ()) = request.into_parts();
@@ -63,7 +66,7 @@ pub async fn open(
         let in_flight = endpoint.begin();
         let attempt = async {
             let stream =
-                dial(&endpoint, &upstream.config).await.map_err(Failed::before_an_answer)?;
+                dial(&endpoint, upstream, addresses).await.map_err(Failed::before_an_answer)?;
             let body = RequestBody::empty(record.clone());
             let request = Request::from_parts(head.clone(), body);
             let limit = upstream.config.handshake_timeout;

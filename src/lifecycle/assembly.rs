@@ -293,6 +293,7 @@ fn entrance(written: &config::Listener, address: SocketAddr, https: Option<u16>)
         address,
         tls: written.tls,
         trusted: written.trusted.clone(),
+        proxy_protocol: written.proxy_protocol,
         redirect_to: https.filter(|_| written.redirect_https),
     }
 }

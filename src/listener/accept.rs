@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::http::headers;
-use crate::listener::Door;
 use crate::listener::limits::Admission;
+use crate::listener::{Door, Entrance};
 use crate::proxy::{self, Worker};
 use crate::telemetry::metrics::{ListenerCounters, ListenerShard};
 
@@ -109,13 +109,25 @@ fn admit(stream: TcpStream, peer: SocketAddr, door: &Arc<Door>, worker: &Rc<Work
         Admission::Refused(full, permit) => (Some(full), permit),
         Admission::Dropped => return,
     };
-    let arrival = proxy::Arrival { peer, is_trusted, refusal, permit, entrance, counters };
+    let came_to = came_to(&stream, &entrance);
+    let arrival =
+        proxy::Arrival { client: peer, came_to, is_trusted, refusal, permit, entrance, counters };
     let alive = worker.drain.keep_alive();
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
         proxy::serve(stream, arrival, worker).await;
         drop(alive);
     });
+}
+
+/// Which address of ours the client connected to.
+fn came_to(stream: &TcpStream, entrance: &Entrance) -> SocketAddr {
+    if !entrance.address.ip().is_unspecified() {
+        return entrance.address;
+    }
+    // It is known unless the connection is over already.
+    let local = stream.local_addr().unwrap_or(entrance.address);
+    SocketAddr::new(local.ip().to_canonical(), local.port())
 }
 
 /// A connection that is counted as open until this is dropped.

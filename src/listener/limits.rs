@@ -141,6 +141,20 @@ impl Limits {
         }
     }
 
+    /// Decides anew on a connection that was counted for nobody in particular, now that it is known
+    /// to be from `address`. One that is refused already stays so.
+    pub fn attribute(self: &Arc<Self>, mut permit: Permit, address: IpAddr) -> Admission {
+        if let Of::Connections(None) = permit.of
+            && self.per_address.is_counting()
+        {
+            if !self.per_address.enter(address) {
+                return self.refuse(Full::Address);
+            }
+            permit.of = Of::Connections(Some(address));
+        }
+        Admission::Admitted(permit)
+    }
+
     /// A place for one more session.
     ///
     /// # Errors
@@ -300,6 +314,23 @@ mod tests {
         assert!(matches!(limits.admit(ip(3)), Admission::Refused(Full::Connections, _)));
         drop(first);
         assert!(matches!(limits.admit(ip(3)), Admission::Admitted(_)));
+    }
+
+    #[test]
+    fn a_connection_is_counted_for_whom_it_turns_out_to_be_from() {
+        let limits = limits(Some(2), Some(1));
+        let Admission::Admitted(permit) = limits.admit(None) else { panic!("there is room") };
+        let Admission::Admitted(first) = limits.attribute(permit, ip(1).expect("one")) else {
+            panic!("it is the first from there")
+        };
+        assert!(matches!(limits.admit(ip(1)), Admission::Refused(Full::Address, _)));
+        let Admission::Admitted(permit) = limits.admit(None) else { panic!("there is room") };
+        let second = limits.attribute(permit, ip(1).expect("one"));
+        assert!(matches!(second, Admission::Refused(Full::Address, _)));
+        assert_eq!(limits.connections(), 1);
+        drop(first);
+        assert_eq!(limits.connections(), 0);
+        assert!(matches!(limits.admit(ip(1)), Admission::Admitted(_)));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The client's way in: sockets, bound here (`bind`) or passed to us (`inherited`), the loop that
-//! accepts (`accept`), and how many may come (`limits`).
+//! accepts (`accept`), how many may come (`limits`), and for whom a load balancer says that it
+//! comes (`introduction`, in the words of `proxy_protocol`).
 
 pub mod accept;
 pub mod bind;
 pub mod inherited;
+pub mod introduction;
 pub mod limits;
+pub mod proxy_protocol;
 pub mod turnstile;
 
 use std::net::SocketAddr;
@@ -13,6 +16,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use crate::config::ProxyProtocol;
 use crate::telemetry::metrics::ListenerCounters;
 
 /// How the connections of one listener are treated.
@@ -22,8 +26,10 @@ pub struct Entrance {
     pub address: SocketAddr,
     /// Whether TLS is terminated here.
     pub tls: bool,
-    /// Peers whose `X-Forwarded-*` are believed.
+    /// Peers whose PROXY headers and `X-Forwarded-*` are believed.
     pub trusted: Vec<IpNet>,
+    /// Whether such a peer says first for whom it comes.
+    pub proxy_protocol: ProxyProtocol,
     /// The https port that every request is sent to, if it is.
     pub redirect_to: Option<u16>,
 }

@@ -1,16 +1,19 @@
 //! The upstream side: endpoints and their state (`endpoint`), which one is chosen (`balance`),
-//! how it is reached (`dial`), and the echo that is built in (`echo`).
+//! how it is reached (`dial`) and from which address (`source`), and the echo that is built in
+//! (`echo`).
 
 pub mod balance;
 pub mod dial;
 pub mod echo;
 pub mod endpoint;
+pub mod source;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use balance::Load;
 use endpoint::Endpoint;
+use source::Sources;
 
 use crate::config;
 use crate::lifecycle::standing::State;
@@ -23,6 +26,8 @@ pub struct Upstream {
     pub config: config::Upstream,
     /// Its name, for the log.
     pub name: Arc<str>,
+    /// The addresses that it is dialled from.
+    pub sources: Sources,
     endpoints: Vec<Arc<Endpoint>>,
     turn: AtomicUsize,
 }
@@ -43,7 +48,8 @@ impl Upstream {
             })
             .collect();
         let name = config.name.as_str().into();
-        Self { config, name, endpoints, turn: AtomicUsize::new(0) }
+        let sources = Sources::new(config.source_addresses.clone());
+        Self { config, name, sources, endpoints, turn: AtomicUsize::new(0) }
     }
 
     /// Its endpoints.

@@ -3,10 +3,9 @@
 
 use std::process::Stdio;
 
-use tokio::process::Command;
-
 use crate::support::frames::{CLOSE, PING, PONG, TEXT, plain};
-use crate::support::programs::{Program, node_inside};
+use crate::support::namespaces::{can_make_namespaces, ip};
+use crate::support::programs::node_inside;
 use crate::support::{Setup, Upstream};
 
 /// Two network namespaces, `near` and `far`, joined by a cable.
@@ -50,24 +49,10 @@ impl Drop for Cable {
     }
 }
 
-async fn ip(arguments: &str) {
-    Program::start(Command::new("ip").args(arguments.split(' '))).succeeded().await;
-}
-
-/// Whether namespaces can be made here: that takes root, and iproute2, which CI has.
-async fn can_lay_cables() -> bool {
-    let has_ip = Command::new("ip").args(["netns", "list"]).output().await.is_ok();
-    assert!(
-        has_ip || std::env::var_os("CI").is_none(),
-        "iproute2 must be installed where CI is set"
-    );
-    has_ip && rustix::process::geteuid().is_root()
-}
-
 /// A client that answers Pings until its network is gone is found dead, and the upstream hears 1001.
 #[tokio::test]
 async fn a_client_whose_packets_are_dropped_is_found_dead() {
-    if !can_lay_cables().await {
+    if !can_make_namespaces().await {
         eprintln!("no network namespaces without root and iproute2: nothing was shown");
         return;
     }

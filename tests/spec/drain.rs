@@ -268,7 +268,7 @@ async fn whoever_waits_in_the_queue_is_answered() {
     let trust = Arc::new(trusting_file(&proxy.file("certs/ca.pem")));
     proxy.drain();
     let secured = unsecured.into_iter().map(|tcp| async {
-        let secured = proxy.try_tls_over(tcp, &trust, "localhost").await;
+        let secured = Proxy::try_tls_over(tcp, &trust, "localhost").await;
         let mut client = Wire::new(secured.expect("the TLS handshake succeeds"));
         client.send(request).await;
         client

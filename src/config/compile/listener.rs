@@ -6,12 +6,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use toml::Spanned;
 
 use super::{one_of, positive};
 use crate::config::fault::Faults;
 use crate::config::file;
 use crate::config::units::network;
-use crate::config::{Listener, Tls};
+use crate::config::{Listener, ProxyProtocol, Tls};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -27,6 +28,7 @@ pub(super) fn listeners(file: &file::File, faults: &mut Faults) -> Option<Vec<Li
                 activation: None,
                 tls,
                 trusted: Vec::new(),
+                proxy_protocol: ProxyProtocol::Off,
                 redirect_https: false,
             })
         };
@@ -40,6 +42,7 @@ pub(super) fn listeners(file: &file::File, faults: &mut Faults) -> Option<Vec<Li
         .map(|written| {
             let trusted: Vec<Option<IpNet>> =
                 written.trusted.iter().map(|text| faults.keep(text, network)).collect();
+            let proxy_protocol = proxy_protocol(written, faults);
             let activation = faults
                 .keep_or(None, written.activation.as_ref(), |text| descriptor_name(text).map(Some));
             if let Some(text) = &written.activation
@@ -97,11 +100,32 @@ pub(super) fn listeners(file: &file::File, faults: &mut Faults) -> Option<Vec<Li
                 activation: activation?,
                 tls,
                 trusted: trusted.into_iter().collect::<Option<_>>()?,
+                proxy_protocol: proxy_protocol?,
                 redirect_https: redirect.is_some(),
             })
         })
         .collect();
     compiled.into_iter().collect()
+}
+
+fn proxy_protocol(written: &file::Listener, faults: &mut Faults) -> Option<ProxyProtocol> {
+    let known = [
+        ("off", ProxyProtocol::Off),
+        ("accept", ProxyProtocol::Accept),
+        ("require", ProxyProtocol::Require),
+    ];
+    let text = written.proxy_protocol.as_ref();
+    let wanted =
+        faults.keep_or(ProxyProtocol::Off, text, |text| one_of("proxy_protocol", &known, text))?;
+    // What could not be read in this table may have been just that.
+    if wanted != ProxyProtocol::Off && written.trusted.is_empty() && written.is_whole {
+        faults.error(
+            text.map(Spanned::span),
+            "nobody may send PROXY headers here: `trusted` is empty",
+            "name the load balancer's networks, as in trusted = [\"10.0.0.0/8\"]",
+        );
+    }
+    Some(wanted)
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

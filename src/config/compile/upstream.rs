@@ -1,5 +1,6 @@
 //! `[upstream.NAME]` and its endpoints.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::config::fault::Faults;
 use crate::config::file::{self, Text};
 use crate::config::units::duration;
 use crate::config::{Balance, EndpointAddr, Upstream, UpstreamTls};
+use crate::listener::proxy_protocol::Version;
 use crate::tls::client::{self, Trust};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,6 +50,8 @@ pub(super) fn upstream(
             .map(Some)
             .ok_or_else(|| format!("`{text}` is no host: write a name and, if need be, a port"))
     });
+    let send_proxy_protocol = send_proxy_protocol(written, faults);
+    let source_addresses = source_addresses(name, written, endpoints.as_deref(), faults);
     let endpoints = endpoints?;
     let speaks_tls =
         |endpoint: &EndpointAddr| matches!(endpoint, EndpointAddr::Tcp { tls: true, .. });
@@ -67,6 +71,8 @@ pub(super) fn upstream(
         host: host?,
         tls,
         resolve_every: resolve_every?,
+        send_proxy_protocol: send_proxy_protocol?,
+        source_addresses: source_addresses?,
     })
 }
 
@@ -117,6 +123,80 @@ fn endpoints(
             );
             None
         }
+    }
+}
+
+fn send_proxy_protocol(written: &file::Upstream, faults: &mut Faults) -> Option<Option<Version>> {
+    let text = written.send_proxy_protocol.as_ref();
+    let version = faults.keep_or(None, text, |text| {
+        let known = [("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
+        one_of("version of the PROXY protocol", &known, text)
+    })?;
+    if version.is_some() && written.builtin.is_some() {
+        faults.error(
+            text.map(Spanned::span),
+            "what is built in takes no PROXY headers",
+            "remove this, or name your own backend in `endpoints`",
+        );
+    }
+    Some(version)
+}
+
+/// The addresses to dial from; each must be of use for an endpoint, and each endpoint find one.
+fn source_addresses(
+    name: &Text,
+    written: &file::Upstream,
+    endpoints: Option<&[EndpointAddr]>,
+    faults: &mut Faults,
+) -> Option<Vec<IpAddr>> {
+    let Some(list) = &written.source_addresses else { return Some(Vec::new()) };
+    let mut compiled: Vec<Option<IpAddr>> = Vec::new();
+    for text in list.get_ref() {
+        let address = faults.keep(text, source_address);
+        if address.is_some() && compiled.contains(&address) {
+            faults.error(
+                Some(text.span()),
+                format_args!(
+                    "upstream `{}` has the source address {} twice",
+                    name.get_ref(),
+                    text.get_ref()
+                ),
+                "remove one",
+            );
+        }
+        compiled.push(address);
+    }
+    let sources: Vec<IpAddr> = compiled.into_iter().collect::<Option<_>>()?;
+    let endpoints = endpoints?;
+    let is_tcp = |endpoint: &EndpointAddr| matches!(endpoint, EndpointAddr::Tcp { .. });
+    if !endpoints.iter().any(is_tcp) {
+        faults.error(
+            Some(list.span()),
+            "no endpoint of this upstream is reached by TCP, so nothing is dialled from there",
+            "remove this, or name an http:// or https:// endpoint",
+        );
+    }
+    for endpoint in endpoints {
+        let EndpointAddr::Tcp { host, .. } = endpoint else { continue };
+        let is_unreachable = |ip: IpAddr| sources.iter().all(|from| from.is_ipv4() != ip.is_ipv4());
+        if host.parse().is_ok_and(is_unreachable) {
+            faults.error(
+                Some(list.span()),
+                format_args!("{endpoint} cannot be dialled from any of these"),
+                "add an address of its family, IPv4 or IPv6",
+            );
+        }
+    }
+    Some(sources)
+}
+
+fn source_address(text: &str) -> Result<IpAddr, String> {
+    match text.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+        Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(ip),
+        _ => Err(format!(
+            "`{text}` is no address to dial from: write an IP address of this machine, without a \
+             port"
+        )),
     }
 }
 

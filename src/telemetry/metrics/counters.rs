@@ -379,6 +379,7 @@ pub struct ListenerShard {
     /// By version, then whether the session was resumed.
     handshakes: [[Counter; 2]; 2],
     failures: Counter,
+    unintroduced: Counter,
 }
 
 /// The versions of TLS that are spoken.
@@ -423,6 +424,11 @@ impl ListenerShard {
     pub fn not_secured(&self) {
         self.failures.increase();
     }
+
+    /// A connection was closed for want of a PROXY header that could be believed.
+    pub fn unintroduced(&self) {
+        self.unintroduced.increase();
+    }
 }
 
 impl ListenerCounters {
@@ -458,6 +464,11 @@ impl ListenerCounters {
     /// TLS handshakes that did not.
     pub fn failures(&self) -> u64 {
         self.sum(|shard| &shard.failures)
+    }
+
+    /// Connections that were closed for want of a PROXY header that could be believed.
+    pub fn unintroduced(&self) -> u64 {
+        self.sum(|shard| &shard.unintroduced)
     }
 }
 

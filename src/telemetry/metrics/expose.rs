@@ -294,6 +294,11 @@ impl Exposition {
             "tidegate_tls_handshake_failures",
             "TLS handshakes with clients that failed or took too long",
             listeners.iter().map(|one| ([label(one.address)], one.failures())).collect(),
+        )?;
+        families.counter(
+            "tidegate_proxy_protocol_failures",
+            "Connections closed for want of a PROXY header that could be believed",
+            listeners.iter().map(|one| ([label(one.address)], one.unintroduced())).collect(),
         )
     }
 

@@ -2,11 +2,12 @@
 //!
 //! [`proxy`] starts the real binary, [`wire`] is a connection on which every byte is in the test's hand, [`upstream`]
 //! has what stands behind the proxy, [`certificates`] makes keys and chains, [`systemd`] is the other end of its
-//! notification protocol, and [`programs`] runs the real clients.
+//! notification protocol, [`namespaces`] are networks apart, and [`programs`] runs the real clients.
 //! Nothing here sleeps to let something happen: everything awaits an event, and [`within`] bounds the wait.
 
 pub(crate) mod certificates;
 pub(crate) mod frames;
+pub(crate) mod namespaces;
 pub(crate) mod programs;
 pub(crate) mod proxy;
 pub(crate) mod systemd;

@@ -346,12 +346,17 @@ impl Proxy {
 
     /// A connection to the plain listener from another loopback address, such as `127.0.0.2`.
     pub(crate) async fn plain_from(&self, source: &str) -> Wire {
+        Wire::new(self.tcp_from(source, Over::Plain).await)
+    }
+
+    /// A bare TCP connection from another loopback address.
+    pub(crate) async fn tcp_from(&self, source: &str, over: Over) -> TcpStream {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket
             .bind(SocketAddr::new(source.parse().expect("an address"), 0))
             .expect("127.0.0.0/8 is all loopback");
-        let stream = within("a connection", socket.connect(self.address(Over::Plain))).await;
-        Wire::new(stream.expect("the proxy listens"))
+        let stream = within("a connection", socket.connect(self.address(over))).await;
+        stream.expect("the proxy listens")
     }
 
     /// A TLS connection that asks for `name`.
@@ -366,12 +371,12 @@ impl Proxy {
         client: &Arc<rustls::ClientConfig>,
         name: &str,
     ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-        self.try_tls_over(self.tcp(Over::Tls).await, client, name).await
+        let tcp = self.tcp(Over::Tls).await;
+        Self::try_tls_over(tcp, client, name).await
     }
 
-    /// The same over a connection that is there.
+    /// The same over a connection that is open.
     pub(crate) async fn try_tls_over(
-        &self,
         tcp: TcpStream,
         client: &Arc<rustls::ClientConfig>,
         name: &str,
@@ -456,6 +461,12 @@ impl Proxy {
     /// The first line on stderr that contains `text`, once it is written.
     pub(crate) async fn says(&self, text: &str) -> String {
         self.program.stderr.containing(text).await
+    }
+
+    /// The line on stderr that contains `text` after `before` others, once it is written.
+    pub(crate) async fn says_again(&self, text: &str, before: usize) -> String {
+        let what = format!("further line with {text:?}");
+        self.program.stderr.nth(&what, before, |line| line.contains(text)).await
     }
 
     /// Everything on stderr so far.
