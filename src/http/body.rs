@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::activity::Activity;
+use super::headers;
 use super::pool::{Connection, Pool};
 use crate::telemetry::record::{Record, Side};
 use crate::upstream::endpoint::InFlight;
@@ -114,8 +115,11 @@ impl Body for RequestBody {
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         this.progress.0.is_awaited.set(polled.is_pending());
-        let frame = ready!(polled);
-        if let Some(Ok(frame)) = &frame {
+        let mut frame = ready!(polled);
+        if let Some(Ok(frame)) = &mut frame {
+            if let Some(trailers) = frame.trailers_mut() {
+                headers::end_trailers(trailers);
+            }
             this.record.relayed(Side::Client, data_len(frame));
             this.progress.0.last.set(Some(Instant::now()));
         }

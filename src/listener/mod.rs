@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use crate::config::ClientAuth;
 use crate::telemetry::metrics::ListenerCounters;
 
 /// How the connections of one listener are treated.
@@ -25,6 +26,8 @@ pub struct Entrance {
     pub trusted: Vec<IpNet>,
     /// The https port that every request is sent to, if it is.
     pub redirect_to: Option<u16>,
+    /// Whether clients are asked for a certificate.
+    pub client_auth: ClientAuth,
 }
 
 /// A listener that is open, as its workers share it: a reload may change how connections are

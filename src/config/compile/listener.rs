@@ -1,19 +1,15 @@
-//! `[[listener]]` and `[tls]`.
+//! `[[listener]]`.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{one_of, positive};
+use super::tls::{client_auth, default_client_auth};
 use crate::config::fault::Faults;
-use crate::config::file;
 use crate::config::units::network;
-use crate::config::{Listener, Tls};
-
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::config::{ClientAuth, Listener, file};
 
 const DEFAULT_LISTENERS: [(&str, &str, bool); 2] =
     [("[::]:80", "[::]:8080", false), ("[::]:443", "[::]:8443", true)];
@@ -28,6 +24,7 @@ pub(super) fn listeners(file: &file::File, faults: &mut Faults) -> Option<Vec<Li
                 tls,
                 trusted: Vec::new(),
                 redirect_https: false,
+                client_auth: if tls { default_client_auth(file) } else { ClientAuth::Off },
             })
         };
         return DEFAULT_LISTENERS.into_iter().map(default).collect();
@@ -51,6 +48,7 @@ pub(super) fn listeners(file: &file::File, faults: &mut Faults) -> Option<Vec<Li
                     "give each a socket unit of its own, with its own FileDescriptorName=",
                 );
             }
+            let client_auth = client_auth(written, file, faults);
             let Some(address_text) = &written.address else {
                 if written.is_whole {
                     faults.error(
@@ -98,6 +96,7 @@ pub(super) fn listeners(file: &file::File, faults: &mut Faults) -> Option<Vec<Li
                 tls,
                 trusted: trusted.into_iter().collect::<Option<_>>()?,
                 redirect_https: redirect.is_some(),
+                client_auth: client_auth?,
             })
         })
         .collect();
@@ -125,15 +124,6 @@ fn descriptor_name(text: &str) -> Result<String, String> {
         "`{text}` is no name of a socket: write its unit's FileDescriptorName=, 1 to 255 printable \
          ASCII characters without a colon"
     ))
-}
-
-pub(super) fn tls(written: &file::Tls, faults: &mut Faults) -> Option<Tls> {
-    let allow_tls12 = faults.keep_or(true, written.min_version.as_ref(), |text| {
-        one_of("safe version of TLS", &[("1.2", true), ("1.3", false)], text)
-    });
-    let handshake_timeout =
-        faults.keep_or(HANDSHAKE_TIMEOUT, written.handshake_timeout.as_ref(), positive);
-    Some(Tls { allow_tls12: allow_tls12?, handshake_timeout: handshake_timeout? })
 }
 
 #[cfg(test)]
