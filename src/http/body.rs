@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 use super::activity::Activity;
 use super::headers;
 use super::pool::{Connection, Pool};
+use super::respond;
 use crate::telemetry::record::{Record, Side};
 use crate::upstream::endpoint::InFlight;
 
@@ -221,7 +222,8 @@ impl Body for ResponseBody {
         match (&frame, &this.record) {
             (Some(Ok(frame)), Some(record)) => record.relayed(Side::Upstream, data_len(frame)),
             (Some(Err(error)), Some(record)) => {
-                record.reason(format_args!("the upstream's answer broke off: {error}"));
+                let why = respond::chain(error);
+                record.reason(format_args!("the upstream's answer broke off: {why}"));
             }
             _ => {}
         }

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 
 use super::access_log::WorkerLog;
 use super::metrics::{Carried, RouteCounters, Shard, TlsVersion};
+use super::redact;
 use crate::admin::snapshot::SessionInfo;
 use crate::config::LogFormat;
 use crate::ws::close::Said;
@@ -228,7 +229,7 @@ impl Record {
             let mut told = inner.told.borrow_mut();
             told.handshake = Some(inner.began.elapsed());
             told.opened = Some(Instant::now());
-            told.subprotocol = subprotocol;
+            told.subprotocol = subprotocol.map(|name| redact::subprotocol(&name).to_owned());
         }
         inner.is_session.set(true);
         inner.count(|counters| counters.shook_hands(101, inner.began.elapsed()));

@@ -11,8 +11,8 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{Acceptor, NoClientAuth, NoServerSessionStorage, ProducesTickets};
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
 
 use super::client_auth::Authorities;
 use super::identity::Identity;
@@ -108,22 +108,11 @@ impl Server {
                 return Err(Failed { error, socket: Some(socket) });
             }
         };
-        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
-        let mut hello = match (&mut hello).await {
-            Ok(hello) => hello,
-            Err(error) => return Err(Failed { error, socket: hello.take_io() }),
+        let accepting = match self.unknown_name {
+            UnknownName::Default => TlsAcceptor::from(config.clone()).accept(socket),
+            UnknownName::Refuse => self.known_name(socket).await?.into_stream(config.clone()),
         };
-        let name = hello.client_hello().server_name().map(str::to_ascii_lowercase);
-        if let (UnknownName::Refuse, Some(name)) = (self.unknown_name, name)
-            && !self.certificates.knows(&name)
-        {
-            // rustls has no way to say so: it would answer access_denied.
-            let told = hello.io.write_all(&UNRECOGNIZED_NAME).await;
-            let why = || io::Error::other(format!("no certificate is for `{name}`"));
-            let error = told.err().unwrap_or_else(why);
-            return Err(Failed { error, socket: Some(hello.io) });
-        }
-        let accepted = hello.into_stream(config.clone()).into_fallible().await;
+        let accepted = accepting.into_fallible().await;
         let stream = accepted.map_err(|(error, io)| Failed { error, socket: Some(io) })?;
         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         // Of a session that is resumed, it was verified when that began.
@@ -134,6 +123,30 @@ impl Server {
                 Err(Failed { error, socket: Some(stream.into_inner().0) })
             }
         }
+    }
+}
+
+impl Server {
+    /// Reads no more than the ClientHello, and goes on if it asks for a name that a certificate is
+    /// for, or for none.
+    async fn known_name<S>(&self, socket: S) -> Result<StartHandshake<S>, Failed<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
+        let mut hello = match (&mut hello).await {
+            Ok(hello) => hello,
+            Err(error) => return Err(Failed { error, socket: hello.take_io() }),
+        };
+        let name = hello.client_hello().server_name().map(str::to_owned);
+        let Some(name) = name.filter(|name| !self.certificates.knows(name)) else {
+            return Ok(hello);
+        };
+        // rustls has no way to say so: where no certificate is chosen, it answers access_denied.
+        let told = hello.io.write_all(&UNRECOGNIZED_NAME).await;
+        let why = || io::Error::other(format!("no certificate is for `{name}`"));
+        let error = told.err().unwrap_or_else(why);
+        Err(Failed { error, socket: Some(hello.io) })
     }
 }
 

@@ -251,7 +251,7 @@ async fn nobody_says_by_a_header_who_it_is() {
         let mut leg = upstream.accept().await;
         leg.head().await;
         assert_eq!(leg.chunk().await, None);
-        assert_eq!(leg.trailers().await, ["x-sum: 7"]);
+        assert_eq!(leg.trailers().await, ["X-Sum: 7"]);
     }
 }
 
