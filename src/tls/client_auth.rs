@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -120,7 +120,8 @@ impl ClientCertVerifier for Passable {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
-        match Identity::read(end_entity, SystemTime::now()) {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+        match Identity::read(end_entity, now) {
             Ok(_) => Ok(verified),
             Err(error) => Err(CertificateError::Other(OtherError(Arc::new(error))).into()),
         }
