@@ -223,7 +223,10 @@ async fn start_tls(
             counters.not_secured();
             tracing::debug!(client = %facts.client, %error, "TLS handshake failed");
             if let Some(socket) = socket {
-                serve::close(Stream::Plain(socket), None).await;
+                tokio::select! {
+                    () = serve::close(Stream::Plain(socket), None) => {}
+                    () = leaving_for(TLS_GRACE, &worker.drain) => {}
+                }
             }
             None
         }

@@ -177,12 +177,14 @@ fn allow(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
 }
 
-/// Puts in: a private key that everybody may read. Out: a warning with its path, its mode and the way out, at the start and
-/// in `check`, and it is served; one that a group may read, as Debian's ssl-cert has it, is not warned about (CWE-732).
+/// Puts in: a private key that everybody may read. Out: a warning with its path, its mode and the way out, at the start, at
+/// a reload and when it is renewed, and it is served; one that a group may read, as Debian's ssl-cert has it, is not
+/// warned about (CWE-732).
 #[tokio::test]
 async fn a_key_that_is_open_to_others_is_warned_about() {
     let setup = Setup::builtin();
-    let tables = written(setup.folder(), "one", &Authority::new().issue(&["one.example"]));
+    let authority = Authority::new();
+    let tables = written(setup.folder(), "one", &authority.issue(&["one.example"]));
     let key = setup.folder().join("one.key");
     allow(&key, 0o644);
     let proxy = setup.certificates(&tables).start().await;
@@ -198,6 +200,9 @@ async fn a_key_that_is_open_to_others_is_warned_about() {
     allow(&key, 0o604);
     assert!(proxy.reload().await.contains(" reloaded "));
     assert_eq!(proxy.stderr().matches("is open to others").count(), before + 1);
+    written(&proxy.file(""), "one", &authority.issue(&["one.example"]));
+    proxy.says("certificates were renewed").await;
+    assert_eq!(proxy.stderr().matches("is open to others").count(), before + 2);
 }
 
 /// Puts in: the same with `key_permissions = "refuse"`, at a start, at a reload, and in a key that is renewed while the
