@@ -14,11 +14,10 @@ use http::header::{CONNECTION, HOST, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
-use rustls::server::ProducesTickets;
-use rustls::{ProtocolVersion, ServerConfig};
+use rustls::ProtocolVersion;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_rustls::TlsStream;
 
 use crate::config::{self, ProxyProtocol};
 use crate::http::activity::Activity;
@@ -40,6 +39,8 @@ use crate::route::{self, Route};
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::metrics::TlsVersion;
 use crate::telemetry::record::{ClientFacts, EndedBy, Record, TlsFacts};
+use crate::tls::identity::Identity;
+use crate::tls::server::{Failed, Server};
 use crate::tls::store::Store;
 use crate::transport::{Socket, Stream};
 use crate::upstream::Upstream;
@@ -53,10 +54,8 @@ pub struct Running {
     pub table: Arc<route::Table<Arc<Route>>>,
     /// The upstreams, in the order of the file.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// TLS towards clients.
-    pub tls: Arc<ServerConfig>,
-    /// The keys of its session tickets, which outlive a reload.
-    pub ticketer: Arc<dyn ProducesTickets>,
+    /// TLS towards clients. The keys of its session tickets outlive a reload.
+    pub tls: Arc<Server>,
     /// The certificates by name.
     pub certificates: Arc<Store>,
     /// How long a TLS handshake may take.
@@ -116,6 +115,8 @@ impl Arrival {
 /// A client's connection, as its requests see it.
 struct Client {
     facts: Rc<ClientFacts>,
+    /// What its certificate says of it, for the upstream. A session needs it no more.
+    identity: RefCell<Option<Rc<Identity>>>,
     arrival: Arrival,
     worker: Rc<Worker>,
     /// Filled by a request that became a session, for the relay to take over.
@@ -143,16 +144,17 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
     let socket = Socket::Tcp(socket);
     let facts =
         ClientFacts { client: arrival.client, listener: arrival.entrance.address, tls: None };
-    let (stream, facts) = if arrival.entrance.tls {
+    let (stream, facts, identity) = if arrival.entrance.tls {
         match Box::pin(start_tls(socket, facts, &arrival, &worker)).await {
             Some(secured) => secured,
             None => return,
         }
     } else {
-        (Stream::Plain(socket), facts)
+        (Stream::Plain(socket), facts, None)
     };
     let client = Rc::new(Client {
         facts: Rc::new(facts),
+        identity: RefCell::new(identity.map(Rc::new)),
         arrival,
         worker: worker.clone(),
         session: RefCell::new(None),
@@ -169,6 +171,7 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
     let let_go = Box::pin(let_go).await;
     let Some(session) = client.session.take() else { return };
     let Session { upstream, meaningful_reserved, route, record, _permit } = session;
+    client.identity.take();
     let Some(let_go) = let_go else {
         record.ended(EndedBy::Client, "gone before its handshake was answered");
         return;
@@ -191,25 +194,29 @@ async fn start_tls(
     mut facts: ClientFacts,
     arrival: &Arrival,
     worker: &Rc<Worker>,
-) -> Option<(Stream, ClientFacts)> {
-    let (acceptor, limit) = {
+) -> Option<(Stream, ClientFacts, Option<Identity>)> {
+    let (server, limit) = {
         let running = worker.running.load();
-        (TlsAcceptor::from(running.tls.clone()), running.tls_timeout)
+        (running.tls.clone(), running.tls_timeout)
     };
+    let client_auth = arrival.entrance.client_auth;
     let counters = arrival.counters.shard();
     let has_begun = Cell::new(false);
     let accepting = async {
         // Looked at first: once rustls has refused it, its alert is on the way already.
-        let is_tls = socket.next_byte().await?.is_none_or(|byte| byte == TLS_HANDSHAKE);
+        let is_tls = match socket.next_byte().await {
+            Ok(byte) => byte.is_none_or(|byte| byte == TLS_HANDSHAKE),
+            Err(error) => return Err(Failed { error, socket: None }),
+        };
         has_begun.set(true);
-        if is_tls { acceptor.accept(socket).await.map(Ok) } else { Ok(Err(socket)) }
+        if is_tls { server.accept(socket, client_auth).await.map(Ok) } else { Ok(Err(socket)) }
     };
     let accepted = tokio::select! {
         accepted = timeout(limit, accepting) => accepted,
         () = worker.drain.silent_at_leaving(|| !has_begun.get()) => return None,
     };
     match accepted {
-        Ok(Ok(Ok(tls))) => {
+        Ok(Ok(Ok((tls, identity)))) => {
             let (_, connection) = tls.get_ref();
             let version = match connection.protocol_version() {
                 Some(ProtocolVersion::TLSv1_2) => TlsVersion::V12,
@@ -221,8 +228,9 @@ async fn start_tls(
                 version,
                 resumed,
                 sni: connection.server_name().map(str::to_ascii_lowercase),
+                subject: identity.as_ref().map(|identity| identity.subject().to_owned()),
             });
-            Some((Stream::Tls(Box::new(TlsStream::Server(tls))), facts))
+            Some((Stream::Tls(Box::new(TlsStream::Server(tls))), facts, identity))
         }
         Ok(Ok(Err(socket))) => {
             counters.not_secured();
@@ -231,9 +239,15 @@ async fn start_tls(
             serve::close(Stream::Plain(socket), Some(answer)).await;
             None
         }
-        Ok(Err(error)) => {
+        Ok(Err(Failed { error, socket })) => {
             counters.not_secured();
             tracing::debug!(client = %facts.client, %error, "TLS handshake failed");
+            if let Some(socket) = socket {
+                tokio::select! {
+                    () = serve::close(Stream::Plain(socket), None) => {}
+                    () = worker.drain.leaving_after(|| true) => {}
+                }
+            }
             None
         }
         Err(_elapsed) => {
@@ -313,9 +327,10 @@ async fn carry(
     let own_host = host.as_ref().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
     let asked_host = own_host.unwrap_or(HeaderValue::from_static(""));
     let is_tls = client.arrival.entrance.tls;
-    let is_trusted = client.arrival.is_trusted;
-    let forwarded =
-        Forwarded { client: client.arrival.client, is_trusted, is_tls, host: &asked_host };
+    let (peer, is_trusted) = (client.arrival.client, client.arrival.is_trusted);
+    let identity = client.identity.borrow().clone();
+    let identity = identity.as_deref();
+    let forwarded = Forwarded { client: peer, is_trusted, is_tls, host: &asked_host, identity };
     headers::to_upstream(&mut head.headers, forwarded, hop);
     let sent_host = route.upstream.config.host.clone().unwrap_or(asked_host.clone());
     head.headers.insert(HOST, sent_host);

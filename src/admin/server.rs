@@ -122,7 +122,11 @@ async fn accept_unix(unix: Unix, leaving: watch::Receiver<bool>, control: Rc<Con
                 let visit = serve(stream, Visitor::Owner, leaving.clone(), control.clone());
                 tokio::task::spawn_local(visit);
             }
-            Ok(_) => tracing::warn!("somebody else's process asked by the admin socket"),
+            Ok((stream, _)) => {
+                let peer = stream.peer_cred().ok();
+                let (uid, pid) = (peer.map(|peer| peer.uid()), peer.and_then(|peer| peer.pid()));
+                tracing::warn!(uid, pid, "somebody else's process asked by the admin socket");
+            }
             Err(error) => {
                 tracing::warn!(%error, "the admin socket cannot accept for the moment");
                 tokio::time::sleep(PAUSE).await;

@@ -48,6 +48,7 @@ pub struct Listener {
     pub trusted: Vec<Text>,
     pub proxy_protocol: Option<Text>,
     pub redirect_https: Option<Spanned<bool>>,
+    pub client_auth: Option<Text>,
     #[serde(skip)]
     pub place: Option<Range<usize>>,
     #[serde(skip)]
@@ -60,6 +61,10 @@ pub struct Listener {
 pub struct Tls {
     pub min_version: Option<Text>,
     pub handshake_timeout: Option<Text>,
+    pub client_ca: Option<Text>,
+    pub client_auth: Option<Text>,
+    pub unknown_name: Option<Text>,
+    pub key_permissions: Option<Text>,
 }
 
 /// `[[certificate]]`
@@ -366,7 +371,7 @@ fn explain(table: &str, key: &str, place: Range<usize>, message: &str, faults: &
 }
 
 /// Names that people bring along from other proxies, and ours for the same thing.
-const ELSEWHERE: [(&str, &str); 16] = [
+const ELSEWHERE: [(&str, &str); 18] = [
     ("listen", "address"),
     ("bind", "address"),
     ("port", "address"),
@@ -380,6 +385,8 @@ const ELSEWHERE: [(&str, &str); 16] = [
     ("ssl_certificate", "chain"),
     ("cert", "chain"),
     ("ssl_certificate_key", "key"),
+    ("ssl_client_certificate", "client_ca"),
+    ("ssl_verify_client", "client_auth"),
     ("proxy_read_timeout", "idle_timeout"),
     ("proxy_connect_timeout", "connect_timeout"),
     ("lb_policy", "balance"),

@@ -25,6 +25,8 @@ use crate::http::origin::Origins;
 use crate::listener::proxy_protocol::Version;
 use crate::route::pattern::{HostPattern, PathPattern};
 use crate::tls::certificate::Certificate;
+use crate::tls::client_auth::Authorities;
+use crate::tls::self_signed;
 use crate::ws::close::CloseCode;
 
 /// A configuration as it is meant, every default decided.
@@ -68,6 +70,19 @@ pub struct Listener {
     pub proxy_protocol: ProxyProtocol,
     /// Whether every request is sent to https (308; a handshake gets 426).
     pub redirect_https: bool,
+    /// Whether clients are asked for a certificate. Is off without TLS.
+    pub client_auth: ClientAuth,
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They are not.
+    Off,
+    /// They are, and one without is let in.
+    Request,
+    /// They are, and one without is not.
+    Require,
 }
 
 /// Whether the peers that a listener trusts begin with a PROXY header.
@@ -88,6 +103,31 @@ pub struct Tls {
     pub allow_tls12: bool,
     /// How long a client may take for its TLS handshake.
     pub handshake_timeout: Duration,
+    /// Whose clients are let in where they are asked for a certificate. Is there if any listener
+    /// asks.
+    pub client_ca: Option<Authorities>,
+    /// What becomes of a client that asks for a name which no certificate is for.
+    pub unknown_name: UnknownName,
+    /// What becomes of a private key whose file is open to others.
+    pub key_permissions: KeyPermissions,
+}
+
+/// What becomes of a client that asks for a name which no certificate is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownName {
+    /// It is shown the default certificate.
+    Default,
+    /// It is refused.
+    Refuse,
+}
+
+/// What becomes of a private key whose file is open to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyPermissions {
+    /// It is warned about.
+    Warn,
+    /// It is not used.
+    Refuse,
 }
 
 /// Where a certificate comes from.
@@ -97,6 +137,18 @@ pub enum CertificateSource {
     Loaded(Box<Certificate>),
     /// To be made, or renewed, by our own small CA.
     SelfSigned(SelfSigned),
+}
+
+impl CertificateSource {
+    /// The files of its private keys: that of the local CA too, where it is signed by that.
+    pub fn keys(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Loaded(known) => vec![known.key_path.clone()],
+            Self::SelfSigned(own) => {
+                vec![own.key.clone(), self_signed::ca_path(&own.chain).with_extension("key")]
+            }
+        }
+    }
 }
 
 /// A certificate for a first run, signed by a CA of our own beside it.

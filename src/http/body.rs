@@ -17,7 +17,9 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::activity::Activity;
+use super::headers;
 use super::pool::{Connection, Pool};
+use super::respond;
 use crate::telemetry::record::{Record, Side};
 use crate::upstream::endpoint::InFlight;
 
@@ -114,8 +116,11 @@ impl Body for RequestBody {
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         this.progress.0.is_awaited.set(polled.is_pending());
-        let frame = ready!(polled);
-        if let Some(Ok(frame)) = &frame {
+        let mut frame = ready!(polled);
+        if let Some(Ok(frame)) = &mut frame {
+            if let Some(trailers) = frame.trailers_mut() {
+                headers::end_trailers(trailers);
+            }
             this.record.relayed(Side::Client, data_len(frame));
             this.progress.0.last.set(Some(Instant::now()));
         }
@@ -218,7 +223,8 @@ impl Body for ResponseBody {
         match (&frame, &this.record) {
             (Some(Ok(frame)), Some(record)) => record.relayed(Side::Upstream, data_len(frame)),
             (Some(Err(error)), Some(record)) => {
-                record.reason(format_args!("the upstream's answer broke off: {error}"));
+                let why = respond::chain(error);
+                record.reason(format_args!("the upstream's answer broke off: {why}"));
             }
             _ => {}
         }

@@ -7,6 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, StatusCode, Version, request, response};
 
+use crate::telemetry::redact;
+
 /// `Sec-WebSocket-Key`
 pub const SEC_WEBSOCKET_KEY: HeaderName = http::header::SEC_WEBSOCKET_KEY;
 /// `Sec-WebSocket-Accept`
@@ -166,7 +168,10 @@ pub enum AnswerError {
     #[error("its answer has a wrong Sec-WebSocket-Accept")]
     Accept,
     /// One that was not offered, or several.
-    #[error("its answer has the subprotocol `{0}`, which was not offered")]
+    #[error(
+        "its answer has the subprotocol `{}`, which was not offered",
+        redact::subprotocol(.0)
+    )]
     Subprotocol(String),
     /// One that was not offered.
     #[error("its answer has the extension `{0}`, which was not offered")]

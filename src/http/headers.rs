@@ -1,5 +1,5 @@
 //! What a proxy does to headers (RFC 9110 §7.6): hop-by-hop ones end here, `Via` and
-//! `X-Forwarded-*` are added, everything that belongs to the application passes as it came.
+//! `X-Forwarded-*` are added, and who the client is by its certificate; everything that belongs to the application passes as it came.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,10 +12,14 @@ use http::{Request, Uri, Version, response};
 use ipnet::IpNet;
 
 use super::handshake::{has_token, tokens};
+use crate::tls::identity::Identity;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_CLIENT_SUBJECT: HeaderName = HeaderName::from_static("x-client-subject");
+/// RFC 9440 §2.
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 const PSEUDONYM: HeaderValue = HeaderValue::from_static("1.1 tidegate");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE_OPTION: HeaderValue = HeaderValue::from_static("Upgrade");
@@ -31,6 +35,8 @@ pub struct Forwarded<'a> {
     pub is_tls: bool,
     /// The host that was asked for, with its port.
     pub host: &'a HeaderValue,
+    /// Who the client is by its certificate, if it has shown one.
+    pub identity: Option<&'a Identity>,
 }
 
 /// Whether the connection is to be switched, or just to be used.
@@ -89,15 +95,19 @@ fn end_hop(headers: &mut HeaderMap, hop: Hop) {
     }
 }
 
-/// Sets `X-Forwarded-For`, `-Proto` and `-Host`. What an untrusted peer says of the kind is
-/// dropped, in every spelling that a backend might take for it.
+/// Sets `X-Forwarded-For`, `-Proto` and `-Host`, and `X-Client-Subject` and `Client-Cert`. What an
+/// untrusted peer says of the kind is dropped, in every spelling that a backend might take for it;
+/// a trusted one may say who its client is, unless it says by a certificate who it is itself.
 fn forward(headers: &mut HeaderMap, forwarded: Forwarded<'_>) {
     if !forwarded.is_trusted {
-        let imitations: Vec<HeaderName> =
-            headers.keys().filter(|name| is_forwarding(name.as_str())).cloned().collect();
-        for name in imitations {
-            headers.remove(name);
-        }
+        remove_like(headers, is_forwarding);
+    }
+    if !forwarded.is_trusted || forwarded.identity.is_some() {
+        remove_like(headers, is_identity);
+    }
+    if let Some(identity) = forwarded.identity {
+        headers.insert(X_CLIENT_SUBJECT, identity.subject.clone());
+        headers.insert(CLIENT_CERT, identity.certificate.clone());
     }
     let client = forwarded.client.ip().to_string();
     let mut chain = String::new();
@@ -118,18 +128,38 @@ fn forward(headers: &mut HeaderMap, forwarded: Forwarded<'_>) {
     }
 }
 
-/// Many frameworks read `X_Forwarded_For` as `X-Forwarded-For` (CGI's `HTTP_X_FORWARDED_FOR`).
+/// What a request says after its body is never who it comes from or whose it is: some backends put
+/// it among the headers (RFC 9110 §6.5.1).
+pub fn end_trailers(trailers: &mut HeaderMap) {
+    remove_like(trailers, |name| is_forwarding(name) || is_identity(name));
+}
+
+fn remove_like(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
+    let imitations: Vec<HeaderName> =
+        headers.keys().filter(|name| is_meant(name.as_str())).cloned().collect();
+    for name in imitations {
+        headers.remove(name);
+    }
+}
+
 fn is_forwarding(name: &str) -> bool {
-    let same = |start: &str| {
-        name.len() >= start.len()
-            && name
-                .bytes()
-                .zip(start.bytes())
-                .all(|(ours, theirs)| ours == theirs || (ours == b'_' && theirs == b'-'))
-    };
-    same("x-forwarded-")
-        || (name.len() == "x-real-ip".len() && same("x-real-ip"))
-        || name == FORWARDED.as_str()
+    begins_like(name, "x-forwarded-") || is_like(name, "x-real-ip") || name == FORWARDED.as_str()
+}
+
+fn is_identity(name: &str) -> bool {
+    ["x-client-subject", "client-cert", "client-cert-chain"].iter().any(|ours| is_like(name, ours))
+}
+
+/// Many frameworks read `X_Forwarded_For` as `X-Forwarded-For` (CGI's `HTTP_X_FORWARDED_FOR`), and
+/// some take any other character for the hyphen, too.
+fn begins_like(name: &str, start: &str) -> bool {
+    let same =
+        |ours: u8, theirs: u8| ours == theirs || (theirs == b'-' && !ours.is_ascii_alphanumeric());
+    name.len() >= start.len() && name.bytes().zip(start.bytes()).all(|(a, b)| same(a, b))
+}
+
+fn is_like(name: &str, wanted: &str) -> bool {
+    name.len() == wanted.len() && begins_like(name, wanted)
 }
 
 /// Whether the peer's word on its own clients is taken.
@@ -219,7 +249,8 @@ mod tests {
     }
 
     fn forwarded(host: &HeaderValue, is_trusted: bool) -> Forwarded<'_> {
-        Forwarded { client: ([192, 0, 2, 7], 5).into(), is_trusted, is_tls: true, host }
+        let client = ([192, 0, 2, 7], 5).into();
+        Forwarded { client, is_trusted, is_tls: true, host, identity: None }
     }
 
     fn sent(list: &[(&'static str, &str)], is_trusted: bool, hop: Hop) -> HeaderMap {
@@ -274,6 +305,14 @@ mod tests {
             ("x-forwarded-port", "1"),
             ("x-real-ip", "6.6.6.6"),
             ("x_real-ip", "6.6.6.6"),
+            ("x.forwarded~for", "6.6.6.6"),
+            ("x-client-subject", "CN=admin"),
+            ("x_client_subject", "CN=admin"),
+            ("x.client.subject", "CN=admin"),
+            ("client-cert", ":AA==:"),
+            ("client_cert", ":AA==:"),
+            ("client-cert-chain", ":AA==:"),
+            ("client_cert-chain", ":AA==:"),
             ("forwarded", "for=6.6.6.6"),
         ];
         let sent = sent(&forged, false, Hop::Ordinary);
@@ -292,6 +331,37 @@ mod tests {
         assert_eq!(sent["x-forwarded-for"], "198.51.100.1, 192.0.2.7");
         assert_eq!(sent["x-forwarded-proto"], "http");
         assert_eq!(sent["x-forwarded-host"], "outer.example.org");
+    }
+
+    #[test]
+    fn a_trusted_peer_says_who_its_client_is_unless_it_shows_a_certificate_itself() {
+        let told = [("x-client-subject", "CN=inner"), ("client_cert", ":AA==:")];
+        let host = HeaderValue::from_static("chat.example.org");
+        let own = Identity {
+            subject: HeaderValue::from_static("CN=outer"),
+            certificate: HeaderValue::from_static(":BB==:"),
+        };
+        let sent = |identity| {
+            let mut map = headers(&told);
+            let forwarded = Forwarded { identity, ..forwarded(&host, true) };
+            to_upstream(&mut map, forwarded, Hop::Ordinary);
+            ["x-client-subject", "client-cert", "client_cert"]
+                .map(|name| map.get(name).map(|value| value.to_str().expect("ASCII").to_owned()))
+        };
+        assert_eq!(sent(None), [Some("CN=inner".into()), None, Some(":AA==:".into())]);
+        assert_eq!(sent(Some(&own)), [Some("CN=outer".into()), Some(":BB==:".into()), None]);
+    }
+
+    #[test]
+    fn nobody_says_in_a_trailer_who_it_is() {
+        let mut trailers = headers(&[
+            ("client-cert", ":AA==:"),
+            ("x_client_subject", "CN=admin"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-checksum", "7"),
+        ]);
+        end_trailers(&mut trailers);
+        assert_eq!(trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-checksum"]);
     }
 
     #[test]

@@ -238,17 +238,17 @@ impl Refusal {
     fn text(&self) -> String {
         format!("{} {}\n", self.status().as_u16(), self)
     }
+}
 
-    /// The error and everything below it, in one line, for the log.
-    fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            let _ = write!(text, ": {error}");
-            source = error.source();
-        }
-        text
+/// The error and everything below it, in one line, for the log.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let _ = write!(text, ": {error}");
+        source = error.source();
     }
+    text
 }
 
 /// Seconds from 1 to 8: whoever was refused together should not come back together.
@@ -260,7 +260,7 @@ fn retry_after() -> HeaderValue {
 pub fn with(refusal: &Refusal, record: &Record) -> Response<ResponseBody> {
     record.answered(refusal.status().as_u16());
     record.refused(refusal.label());
-    record.reason(refusal.chain());
+    record.reason(chain(refusal));
     let mut response = Response::new(ResponseBody::own(Bytes::from(refusal.text())));
     *response.status_mut() = refusal.status();
     let headers = response.headers_mut();
@@ -288,7 +288,7 @@ fn in_title_case(name: &HeaderName) -> String {
 pub fn in_bytes(refusal: &Refusal, record: &Record) -> Vec<u8> {
     record.answered(refusal.status().as_u16());
     record.refused(refusal.label());
-    record.reason(refusal.chain());
+    record.reason(chain(refusal));
     let text = refusal.text();
     let mut answer = format!(
         "HTTP/1.1 {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n",

@@ -19,8 +19,10 @@ use crate::relay::sessions;
 use crate::route::{self, Route};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::certificate::{Certificate, CertificateError};
+use crate::tls::client_auth::{Authorities, AuthoritiesError};
+use crate::tls::key_file::Exposed;
 use crate::tls::self_signed::{self, Outcome, SelfSignedError};
-use crate::tls::server;
+use crate::tls::server::Server;
 use crate::tls::store::Store;
 use crate::upstream::Upstream;
 use crate::upstream::endpoint::Endpoint;
@@ -37,6 +39,12 @@ pub enum AssemblyError {
     /// A certificate cannot be read.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// A private key is open to others.
+    #[error(transparent)]
+    Key(#[from] Exposed),
+    /// The CAs of clients cannot be read.
+    #[error(transparent)]
+    Authorities(#[from] AuthoritiesError),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
@@ -130,15 +138,13 @@ pub fn running(
             .map(|route| (route.config.host.clone(), route.config.path.clone(), route.clone())),
     ));
     let certificates = Arc::new(Store::new(certificates));
-    let ticketer = match before {
-        Some(before) => before.ticketer.clone(),
-        None => server::ticketer()?,
-    };
+    let authorities = config.tls.client_ca.clone();
+    let tls_before = before.map(|before| &*before.tls);
+    let tls = Arc::new(Server::new(&config.tls, authorities, &certificates, tls_before)?);
     let running = Running {
         table,
         upstreams,
-        tls: server::config(&config.tls, certificates.clone(), ticketer.clone())?,
-        ticketer,
+        tls,
         certificates,
         tls_timeout: config.tls.handshake_timeout,
         limits: before.map_or_else(|| Limits::new(&config.limits), |b| b.limits.clone()),
@@ -150,7 +156,7 @@ pub fn running(
     Ok(Assembled { running, gone_routes, gone_endpoints })
 }
 
-/// The same with other certificates.
+/// The same with other certificates, or other CAs of clients.
 ///
 /// # Errors
 ///
@@ -159,9 +165,10 @@ pub fn with_certificates(
     before: &Running,
     tls: &config::Tls,
     certificates: Vec<Certificate>,
+    authorities: Option<Authorities>,
 ) -> Result<Running, rustls::Error> {
     let certificates = Arc::new(Store::new(certificates));
-    let tls = server::config(tls, certificates.clone(), before.ticketer.clone())?;
+    let tls = Arc::new(Server::new(tls, authorities, &certificates, Some(&before.tls))?);
     Ok(Running { tls, certificates, ..before.clone() })
 }
 
@@ -295,5 +302,6 @@ fn entrance(written: &config::Listener, address: SocketAddr, https: Option<u16>)
         trusted: written.trusted.clone(),
         proxy_protocol: written.proxy_protocol,
         redirect_to: https.filter(|_| written.redirect_https),
+        client_auth: written.client_auth,
     }
 }

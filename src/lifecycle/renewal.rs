@@ -1,4 +1,4 @@
-//! Certificates that are renewed while the process runs: their files are looked at every few
+//! Certificates that are renewed while the process runs, and CAs of clients: their files are looked at every few
 //! seconds, through whatever symbolic links, and read again when they have changed. Those of our
 //! own making are renewed in time, and one that is about to expire is warned about.
 
@@ -13,8 +13,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::assembly::{self, AssemblyError};
 use super::control::Control;
-use crate::config::CertificateSource;
+use crate::config::{CertificateSource, KeyPermissions};
 use crate::tls::certificate::{Certificate, Facts};
+use crate::tls::client_auth::Authorities;
+use crate::tls::key_file;
 
 /// How often the files are looked at. A look is one `stat` for each.
 const EVERY: Duration = Duration::from_secs(2);
@@ -44,8 +46,8 @@ struct Unusable {
     looks: u32,
 }
 
-/// What was seen of one certificate: its chain and its key.
-type Seen = [Version; 2];
+/// What was seen of one certificate, its chain and its key; or of the CAs of clients.
+type Seen = Vec<Version>;
 
 /// A file, and what tells one version of it from another; `None` where that cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +104,7 @@ impl Renewal {
             let before = self.unusable.iter().find(|known| known.files == *files);
             let looks = before.map_or(1, |known| known.looks.saturating_add(1));
             if looks == 2 {
-                tracing::warn!("{error}; the certificate that was there before is served");
+                tracing::warn!("{error}; what was there before is still used");
             }
             unusable.push(Unusable { files: files.clone(), looks });
         });
@@ -114,7 +116,7 @@ impl Renewal {
             }
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!("{error}; the certificates that were there before are served")
+                tracing::warn!("{error}; the certificates that were there before are served");
             }
         }
     }
@@ -123,10 +125,12 @@ impl Renewal {
 fn look_at(control: &Control) -> Vec<Seen> {
     let loaded = control.loaded.borrow();
     let files = loaded.config.certificates.iter().map(|source| match source {
-        CertificateSource::Loaded(known) => [&known.path, &known.key_path],
-        CertificateSource::SelfSigned(own) => [&own.chain, &own.key],
+        CertificateSource::Loaded(known) => vec![&known.path, &known.key_path],
+        CertificateSource::SelfSigned(own) => vec![&own.chain, &own.key],
     });
-    files.map(|files| files.map(|path| version(path))).collect()
+    let authorities = loaded.config.tls.client_ca.iter().map(|known| vec![&known.path]);
+    let seen = |files: Vec<&PathBuf>| files.into_iter().map(|path| version(path)).collect();
+    files.chain(authorities).map(seen).collect()
 }
 
 fn version(path: &Path) -> Version {
@@ -160,34 +164,63 @@ fn is_near_its_end(facts: &Facts, now: OffsetDateTime) -> bool {
 }
 
 impl Control {
-    /// Reads the certificates again and serves them to whoever connects from now on; whether one
-    /// is another than before. In the place of one that cannot be read, the one that is served
-    /// already stays, and `complain` is told its number and why.
+    /// Reads the certificates and the CAs of clients again, and uses them for whoever connects from
+    /// now on; whether one is another than before. In the place of what cannot be read, what is in
+    /// use already stays, and `complain` is told its number, that of the CAs being the last, and why.
     fn renew(&self, mut complain: impl FnMut(usize, AssemblyError)) -> Result<bool, rustls::Error> {
         let before = self.running();
         let loaded = self.loaded.borrow();
+        let tls = &loaded.config.tls;
         let mut certificates = Vec::new();
         let served = before.certificates.certificates();
         // They are in the order of their sources.
         for (number, (source, served)) in loaded.config.certificates.iter().zip(served).enumerate()
         {
-            certificates.push(read(source).unwrap_or_else(|error| {
+            certificates.push(read(source, tls.key_permissions).unwrap_or_else(|error| {
                 complain(number, error);
                 served.clone()
             }));
         }
+        let believed = before.tls.authorities();
+        let authorities = believed.map(|known| {
+            Authorities::load(&known.path).unwrap_or_else(|error| {
+                complain(loaded.config.certificates.len(), error.into());
+                known.clone()
+            })
+        });
+        let is_same_ca = match (believed, &authorities) {
+            (Some(before), Some(now)) => before.are_those_of(now),
+            _ => true,
+        };
         let chain = |certificate: &Certificate| certificate.key.cert.clone();
-        if served.iter().map(chain).eq(certificates.iter().map(chain)) {
+        if is_same_ca && served.iter().map(chain).eq(certificates.iter().map(chain)) {
             return Ok(false);
         }
-        let running = assembly::with_certificates(&before, &loaded.config.tls, certificates)?;
+        warn_of_exposed_keys(&loaded.config.certificates);
+        let running = assembly::with_certificates(&before, tls, certificates, authorities)?;
         self.shared.running.store(Arc::new(running));
         Ok(true)
     }
 }
 
-fn read(source: &CertificateSource) -> Result<Certificate, AssemblyError> {
+/// What an ACME client writes anew it may write for everybody to read.
+fn warn_of_exposed_keys(sources: &[CertificateSource]) {
+    for exposed in sources.iter().flat_map(CertificateSource::keys).map(|key| key_file::check(&key))
+    {
+        if let Err(exposed) = exposed {
+            tracing::warn!("{exposed}: {}", exposed.way_out());
+        }
+    }
+}
+
+fn read(
+    source: &CertificateSource,
+    key_permissions: KeyPermissions,
+) -> Result<Certificate, AssemblyError> {
     let now = SystemTime::now();
+    if key_permissions == KeyPermissions::Refuse {
+        source.keys().iter().try_for_each(|key| key_file::check(key))?;
+    }
     match source {
         CertificateSource::Loaded(known) => {
             Ok(Certificate::load(&known.path, &known.key_path, now)?)

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use crate::config::ProxyProtocol;
+use crate::config::{ClientAuth, ProxyProtocol};
 use crate::telemetry::metrics::ListenerCounters;
 
 /// How the connections of one listener are treated.
@@ -32,6 +32,8 @@ pub struct Entrance {
     pub proxy_protocol: ProxyProtocol,
     /// The https port that every request is sent to, if it is.
     pub redirect_to: Option<u16>,
+    /// Whether clients are asked for a certificate.
+    pub client_auth: ClientAuth,
 }
 
 /// A listener that is open, as its workers share it: a reload may change how connections are

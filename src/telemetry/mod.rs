@@ -1,9 +1,9 @@
-//! What is told about what happened: one `record` per request, the `access_log` it ends in, and
-//! the diagnostics on standard error (`log`).
+//! What is told about what happened: one `record` per request, the `access_log` it ends in, the
+//! diagnostics on standard error (`log`), and what none of them may say (`redact`).
 
 pub mod access_log;
 pub mod log;
 pub mod metrics;
 pub mod process;
 pub mod record;
-mod redact;
+pub mod redact;

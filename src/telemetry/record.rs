@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 
 use super::access_log::WorkerLog;
 use super::metrics::{Carried, RouteCounters, Shard, TlsVersion};
+use super::redact;
 use crate::admin::snapshot::SessionInfo;
 use crate::config::LogFormat;
 use crate::ws::close::Said;
@@ -40,6 +41,8 @@ pub struct TlsFacts {
     pub resumed: bool,
     /// The name the client asked for (SNI), in lower case.
     pub sni: Option<String>,
+    /// The subject of the client's certificate, if it has shown one.
+    pub subject: Option<String>,
 }
 
 /// Who ended a session.
@@ -226,7 +229,7 @@ impl Record {
             let mut told = inner.told.borrow_mut();
             told.handshake = Some(inner.began.elapsed());
             told.opened = Some(Instant::now());
-            told.subprotocol = subprotocol;
+            told.subprotocol = subprotocol.map(|name| redact::subprotocol(&name).to_owned());
         }
         inner.is_session.set(true);
         inner.count(|counters| counters.shook_hands(101, inner.began.elapsed()));
@@ -410,6 +413,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     resumed: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    client_subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'a str>,
     host: &'a str,
     path: &'a str,
@@ -546,6 +551,7 @@ impl Inner {
             listener: self.facts.listener,
             tls: self.facts.tls.as_ref().map(|tls| tls.version.name()),
             resumed: self.facts.tls.as_ref().map(|tls| tls.resumed),
+            client_subject: self.facts.tls.as_ref().and_then(|tls| tls.subject.as_deref()),
             method: told.method.as_ref().map(Method::as_str),
             host: &told.host,
             path: &told.path,
@@ -607,6 +613,7 @@ impl Line<'_> {
     fn as_text(&self) -> String {
         let mut parts = vec![self.time.clone(), format!("{:<7}", self.event), self.id.clone()];
         parts.push(self.client.to_string());
+        parts.extend(self.client_subject.map(|subject| format!("<{subject}>")));
         if let Some(method) = self.method {
             parts.push(format!("{method} {}{}", self.host, self.path));
         }

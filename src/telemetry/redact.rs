@@ -1,4 +1,5 @@
-//! Keeps secrets out of the log: the values of query keys that look like credentials.
+//! Keeps secrets out of the log: the values of query keys that look like credentials, and
+//! credentials that came as a subprotocol.
 
 /// What is written in the place of a secret.
 const REDACTED: &str = "[redacted]";
@@ -47,6 +48,31 @@ pub(super) fn query(path_and_query: &str, more: &[String]) -> String {
     shown
 }
 
+/// A subprotocol as it may be logged. Browsers let a page set no other header of a handshake, so
+/// many put a token there, and servers that know no better agree on it.
+pub fn subprotocol(name: &str) -> &str {
+    if is_credential(name) { REDACTED } else { name }
+}
+
+/// Words of which a subprotocol is one that brings a credential.
+const CREDENTIALS: [&str; 7] = ["bearer", "token", "secret", "passw", "apikey", "api_key", "jwt"];
+/// A subprotocol is a name; what is longer is something else.
+const LONGEST_NAME: usize = 48;
+/// As long a run of letters and digits, mixed, is no word.
+const LONGEST_WORD: usize = 15;
+
+fn is_credential(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let is_mixed = |run: &str| {
+        run.len() > LONGEST_WORD
+            && run.bytes().any(|byte| byte.is_ascii_digit())
+            && run.bytes().any(|byte| byte.is_ascii_alphabetic())
+    };
+    name.len() > LONGEST_NAME
+        || CREDENTIALS.iter().any(|word| name.contains(word))
+        || name.split(|c: char| !c.is_ascii_alphanumeric()).any(is_mixed)
+}
+
 fn is_secret(key: &str, more: &[String]) -> bool {
     let key = decoded(key);
     SECRETS.iter().any(|secret| key.contains(secret))
@@ -78,6 +104,32 @@ fn decoded(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subprotocol_is_a_name_or_a_secret() {
+        for name in [
+            "chat",
+            "v2.chat",
+            "graphql-transport-ws",
+            "wamp.2.msgpack.batched",
+            "v5.channel.k8s.io",
+            "ocpp2.0.1",
+            "mqttv3.1",
+            "com.example.service.v12",
+        ] {
+            assert_eq!(subprotocol(name), name);
+        }
+        for secret in [
+            "base64url.bearer.authorization.k8s.io.dG9r",
+            "bearer-7",
+            "access_token.7",
+            "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln",
+            "d41d8cd98f00b204e9800998ecf8427e",
+            "ab12cd34ef56ab12",
+        ] {
+            assert_eq!(subprotocol(secret), REDACTED);
+        }
+    }
 
     #[test]
     fn secrets_do_not_reach_the_log() {

@@ -1,10 +1,14 @@
-//! TLS: certificates and how they are chosen (`pem`, `certificate`, `store`, `self_signed`), the
-//! two sides we play (`server` towards clients, `client` towards endpoints), and the record layer
-//! of a relay (`records`). The handshake is tokio-rustls's; which engine works behind `records`
+//! TLS: certificates and how they are chosen (`pem`, `certificate`, `key_file`, `store`,
+//! `self_signed`), the two sides we play (`server` towards clients, `client` towards endpoints),
+//! clients that show certificates (`client_auth`, `identity`), and the record layer of a relay
+//! (`records`). The handshake is tokio-rustls's; which engine works behind `records`
 //! is nobody else's business.
 
 pub mod certificate;
 pub mod client;
+pub mod client_auth;
+pub mod identity;
+pub mod key_file;
 mod pem;
 pub mod records;
 pub mod self_signed;

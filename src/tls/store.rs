@@ -38,15 +38,22 @@ impl Store {
         &self.certificates
     }
 
+    /// Whether a certificate is for this name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        let name = name.to_ascii_lowercase();
+        self.exact.get(&name).copied().or_else(|| {
+            let (_, domain) = name.split_once('.')?;
+            self.wildcard.get(domain).copied()
+        })
+    }
+
     /// The certificate for a name, or the default.
     fn choose(&self, name: Option<&str>) -> Option<&Certificate> {
-        let index = name.and_then(|name| {
-            let name = name.to_ascii_lowercase();
-            self.exact.get(&name).copied().or_else(|| {
-                let (_, domain) = name.split_once('.')?;
-                self.wildcard.get(domain).copied()
-            })
-        });
+        let index = name.and_then(|name| self.find(name));
         self.certificates.get(index.unwrap_or(0))
     }
 

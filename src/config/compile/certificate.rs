@@ -5,11 +5,12 @@ use std::time::SystemTime;
 
 use toml::Spanned;
 
-use crate::config::fault::Faults;
+use crate::config::fault::{Faults, Place};
 use crate::config::file::{self, Text};
-use crate::config::{CertificateSource, SelfSigned};
+use crate::config::{CertificateSource, KeyPermissions, SelfSigned};
 use crate::route::pattern::HostPattern;
 use crate::tls::certificate::Certificate;
+use crate::tls::key_file;
 
 const DEFAULT_CHAIN: &str = "certs/server.crt";
 const DEFAULT_KEY: &str = "certs/server.key";
@@ -18,6 +19,7 @@ const DEFAULT_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 pub(super) fn certificates(
     file: &file::File,
     folder: &Path,
+    key_permissions: KeyPermissions,
     faults: &mut Faults,
 ) -> Option<Vec<CertificateSource>> {
     if file.certificate.is_empty() {
@@ -25,11 +27,46 @@ pub(super) fn certificates(
         let names = DEFAULT_NAMES.map(str::to_owned).to_vec();
         let default =
             SelfSigned { chain: folder.join(DEFAULT_CHAIN), key: folder.join(DEFAULT_KEY), names };
-        return Some(tls.then_some(CertificateSource::SelfSigned(default)).into_iter().collect());
+        if !tls {
+            return Some(Vec::new());
+        }
+        let source = CertificateSource::SelfSigned(default);
+        check_keys(&source, None, key_permissions, faults)?;
+        return Some(vec![source]);
     }
-    let compiled: Vec<Option<CertificateSource>> =
-        file.certificate.iter().map(|written| certificate(written, folder, faults)).collect();
+    let compiled: Vec<Option<CertificateSource>> = file
+        .certificate
+        .iter()
+        .map(|written| {
+            let source = certificate(written, folder, faults)?;
+            let place = written.key.as_ref().map(Spanned::span);
+            check_keys(&source, place, key_permissions, faults).map(|()| source)
+        })
+        .collect();
     compiled.into_iter().collect()
+}
+
+/// Says of private keys that they are open to others.
+fn check_keys(
+    source: &CertificateSource,
+    place: Place,
+    key_permissions: KeyPermissions,
+    faults: &mut Faults,
+) -> Option<()> {
+    let mut exposed = source.keys().into_iter().filter_map(|key| key_file::check(&key).err());
+    match key_permissions {
+        KeyPermissions::Warn => {
+            exposed.for_each(|exposed| faults.warn(place.clone(), &exposed, exposed.way_out()));
+            Some(())
+        }
+        KeyPermissions::Refuse => match exposed.next() {
+            Some(exposed) => {
+                faults.error(place, &exposed, exposed.way_out());
+                None
+            }
+            None => Some(()),
+        },
+    }
 }
 
 fn certificate(

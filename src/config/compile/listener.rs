@@ -1,20 +1,17 @@
-//! `[[listener]]` and `[tls]`.
+//! `[[listener]]`.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::{one_of, positive};
+use super::one_of;
+use super::tls::{client_auth, default_client_auth};
 use crate::config::fault::Faults;
-use crate::config::file;
 use crate::config::units::network;
-use crate::config::{Listener, ProxyProtocol, Tls};
-
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::config::{ClientAuth, Listener, ProxyProtocol, file};
 
 const DEFAULT_LISTENERS: [(&str, &str, bool); 2] =
     [("[::]:80", "[::]:8080", false), ("[::]:443", "[::]:8443", true)];
@@ -30,6 +27,7 @@ pub(super) fn listeners(file: &file::File, faults: &mut Faults) -> Option<Vec<Li
                 trusted: Vec::new(),
                 proxy_protocol: ProxyProtocol::Off,
                 redirect_https: false,
+                client_auth: if tls { default_client_auth(file) } else { ClientAuth::Off },
             })
         };
         return DEFAULT_LISTENERS.into_iter().map(default).collect();
@@ -54,6 +52,7 @@ pub(super) fn listeners(file: &file::File, faults: &mut Faults) -> Option<Vec<Li
                     "give each a socket unit of its own, with its own FileDescriptorName=",
                 );
             }
+            let client_auth = client_auth(written, file, faults);
             let Some(address_text) = &written.address else {
                 if written.is_whole {
                     faults.error(
@@ -102,6 +101,7 @@ pub(super) fn listeners(file: &file::File, faults: &mut Faults) -> Option<Vec<Li
                 trusted: trusted.into_iter().collect::<Option<_>>()?,
                 proxy_protocol: proxy_protocol?,
                 redirect_https: redirect.is_some(),
+                client_auth: client_auth?,
             })
         })
         .collect();
@@ -149,15 +149,6 @@ fn descriptor_name(text: &str) -> Result<String, String> {
         "`{text}` is no name of a socket: write its unit's FileDescriptorName=, 1 to 255 printable \
          ASCII characters without a colon"
     ))
-}
-
-pub(super) fn tls(written: &file::Tls, faults: &mut Faults) -> Option<Tls> {
-    let allow_tls12 = faults.keep_or(true, written.min_version.as_ref(), |text| {
-        one_of("safe version of TLS", &[("1.2", true), ("1.3", false)], text)
-    });
-    let handshake_timeout =
-        faults.keep_or(HANDSHAKE_TIMEOUT, written.handshake_timeout.as_ref(), positive);
-    Some(Tls { allow_tls12: allow_tls12?, handshake_timeout: handshake_timeout? })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod certificate;
 mod life;
 mod listener;
 mod route;
+mod tls;
 mod upstream;
 
 use std::fmt::Display;
@@ -16,7 +17,7 @@ use toml::Spanned;
 use super::fault::{Faults, did_you_mean};
 use super::file::{self, Text};
 use super::units::{ByteSize, Rate, duration};
-use super::{Config, Limits, Log, LogFormat, Pace, Upstream};
+use super::{Config, KeyPermissions, Limits, Log, LogFormat, Pace, Upstream};
 
 pub use life::admin_socket;
 pub use upstream::parse_endpoint;
@@ -32,6 +33,7 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 /// a configuration is returned: then it must not be used.
 pub(super) fn compile(file: &file::File, folder: &Path, faults: &mut Faults) -> Option<Config> {
     let listeners = listener::listeners(file, faults);
+    let tls = tls::tls(file, folder, faults);
     let upstreams: Vec<Option<Upstream>> = file
         .upstream
         .iter()
@@ -39,8 +41,8 @@ pub(super) fn compile(file: &file::File, folder: &Path, faults: &mut Faults) -> 
         .collect();
     let names: Vec<&str> = file.upstream.iter().map(|(name, _)| name.get_ref().as_str()).collect();
     let routes = route::routes(file, &names, faults);
-    let certificates = certificate::certificates(file, folder, faults);
-    let tls = listener::tls(&file.tls, faults);
+    let key_permissions = tls.as_ref().map_or(KeyPermissions::Warn, |tls| tls.key_permissions);
+    let certificates = certificate::certificates(file, folder, key_permissions, faults);
     let limits = limits(&file.limits, faults);
     let drain = life::drain(&file.drain, faults);
     let admin = life::admin(&file.admin, folder, faults);

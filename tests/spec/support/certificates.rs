@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
@@ -27,8 +29,12 @@ pub(crate) struct Leaf {
 
 impl Authority {
     pub(crate) fn new() -> Authority {
+        Authority::named("Test CA")
+    }
+
+    pub(crate) fn named(name: &str) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("no names are good names");
-        params.distinguished_name.push(DnType::CommonName, "Test CA");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key can be made");
         Authority {
@@ -57,12 +63,32 @@ impl Authority {
         self.issue_from(names, end - Duration::days(90), end)
     }
 
+    /// A certificate for a client with this subject, in the order of the encoding.
+    pub(crate) fn issue_to(&self, subject: &[(DnType, &str)]) -> Leaf {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, value) in subject {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        self.sign(params)
+    }
+
+    /// A certificate for a client that ends in so many seconds.
+    pub(crate) fn issue_for_seconds(&self, seconds: i64) -> Leaf {
+        let now = OffsetDateTime::now_utc();
+        self.issue_from(&[], now - Duration::days(1), now + Duration::seconds(seconds))
+    }
+
     fn issue_from(&self, names: &[&str], from: OffsetDateTime, until: OffsetDateTime) -> Leaf {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("the test's names are good");
         params.distinguished_name.push(DnType::CommonName, "Test leaf");
         params.not_before = from;
         params.not_after = until;
+        self.sign(params)
+    }
+
+    fn sign(&self, params: CertificateParams) -> Leaf {
         let key = KeyPair::generate().expect("a key can be made");
         let leaf = params.signed_by(&key, &self.issuer).expect("the authority signs");
         Leaf {
@@ -143,6 +169,18 @@ fn anyone(versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfi
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anyone))
         .with_no_client_auth()
+}
+
+/// A client that takes any certificate and shows this one, if it is asked, with one version of TLS only.
+pub(crate) fn showing(
+    leaf: &Leaf,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> ClientConfig {
+    builder_for(&[version])
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone))
+        .with_client_auth_cert(leaf.chain.clone(), leaf.key.clone_key())
+        .expect("the key is the chain's")
 }
 
 #[derive(Debug)]

@@ -371,7 +371,17 @@ impl Proxy {
         client: &Arc<rustls::ClientConfig>,
         name: &str,
     ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-        let tcp = self.tcp(Over::Tls).await;
+        self.try_tls_at(self.address(Over::Tls), client, name).await
+    }
+
+    /// The same at the listener with this address.
+    pub(crate) async fn try_tls_at(
+        &self,
+        address: SocketAddr,
+        client: &Arc<rustls::ClientConfig>,
+        name: &str,
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let tcp = within("a connection", TcpStream::connect(address)).await?;
         Self::try_tls_over(tcp, client, name).await
     }
 
@@ -430,6 +440,11 @@ impl Proxy {
     pub(crate) async fn websocket(&self, over: Over, path: &str) -> WebSocketStream<Wire> {
         let wire = self.connect(over).await;
         websocket_on(wire, &self.ws_url(over, path)).await
+    }
+
+    /// The addresses of the TLS listeners in the order of the file.
+    pub(crate) fn tls_addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter(|(_, tls)| *tls).map(|(address, _)| *address).collect()
     }
 
     /// The first access-log record that `wanted` accepts, once it is written.
