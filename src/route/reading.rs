@@ -63,11 +63,10 @@ enum Step {
 }
 
 /// In an order in which each may also be left out.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 10] = [
     Step::CutParameters,
     Step::ResolveDots,
     Step::DecodeAllButSlashes,
-    Step::Decode,
     Step::Decode,
     Step::CutAtEnd,
     Step::TurnBackslashes,
