@@ -301,13 +301,14 @@ async fn carry(
     if request.method() == Method::CONNECT {
         return Err(Refusal::Connect);
     }
+    headers::check_target(request.uri())?;
     let host_name = host.as_ref().map_or("", |host| host.host()).to_ascii_lowercase();
     check_direction(&host_name, client)?;
     if let Some(port) = client.arrival.entrance.redirect_to {
         return Err(redirect(&request, &host_name, port));
     }
     let running = client.worker.running.load();
-    let route = running.table.find(&host_name, request.uri().path()).ok_or(Refusal::NoRoute)?;
+    let route = running.table.find(&host_name, request.uri().path())?.ok_or(Refusal::NoRoute)?;
     record.routed(&route.counters, &route.upstream.name);
 
     let (mut head, body) = request.into_parts();
