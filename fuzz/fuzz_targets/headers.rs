@@ -1,13 +1,14 @@
 //! Any headers, to an upstream and back to a client: what was for this hop is gone, ours are there and only ours, and
 //! everything else is as it was, in its order.
 //!
-//! The first byte says whether the peer is trusted, has TLS and is making a handshake; then come the header lines.
+//! The first byte says whether the peer is trusted, has TLS, is making a handshake, and has shown a certificate; then come the header lines.
 
 #![no_main]
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use libfuzzer_sys::fuzz_target;
 use tidegate::http::headers::{self, Forwarded, Hop};
+use tidegate::tls::identity::Identity;
 
 /// What never goes on as it came.
 const HOP: [&str; 7] = [
@@ -26,9 +27,14 @@ fn is_forwarding(name: &str) -> bool {
     name.starts_with("x-forwarded-") || ["x-real-ip", "forwarded"].contains(&name)
 }
 
+fn is_identity(name: &str) -> bool {
+    ["x-client-subject", "client-cert", "client-cert-chain"].contains(&name)
+}
+
 fn is_imitation(name: &str) -> bool {
-    let folded = name.replace('_', "-");
+    let folded = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     let is_ours = is_forwarding(&folded)
+        || is_identity(&folded)
         || ["content-length", "transfer-encoding"].contains(&folded.as_str());
     folded != name && is_ours
 }
@@ -91,7 +97,8 @@ fn check(before: &HeaderMap, after: &HeaderMap, hop: Hop, wants_trailers: bool) 
         let is_length =
             name == "content-length" && (is_handshake || before.contains_key("transfer-encoding"));
         let is_named = named.iter().any(|named| named == name.as_bytes());
-        if HOP.contains(&name) || name == "via" || is_forwarding(name) || is_imitation(name) {
+        let is_ours = is_forwarding(name) || is_identity(name);
+        if HOP.contains(&name) || name == "via" || is_ours || is_imitation(name) {
             continue;
         }
         let is_gone = is_length || (is_named && !is_kept);
@@ -110,6 +117,11 @@ fn check_way(before: &HeaderMap, after: &HeaderMap, forwarded: Forwarded<'_>) {
     }
     chain += "192.0.2.7";
     assert_eq!(lines(after, "x-forwarded-for"), [chain.as_bytes()]);
+    if let Some(identity) = forwarded.identity {
+        assert_eq!(lines(after, "x-client-subject"), [identity.subject.as_bytes()]);
+        assert_eq!(lines(after, "client-cert"), [identity.certificate.as_bytes()]);
+        assert!(lines(after, "client-cert-chain").is_empty());
+    }
     let ours: [(&str, &[u8]); 2] = [
         ("x-forwarded-proto", if forwarded.is_tls { b"https" } else { b"http" }),
         ("x-forwarded-host", b"chat.example.org"),
@@ -123,6 +135,10 @@ fn check_way(before: &HeaderMap, after: &HeaderMap, forwarded: Forwarded<'_>) {
         |name: &str| name == "x-forwarded-for" || ours.iter().any(|(ours, _)| *ours == name);
     for name in after.keys().map(HeaderName::as_str) {
         assert!(!is_imitation(name), "{name}");
+        if is_identity(name) && forwarded.identity.is_none() {
+            assert!(is_trusted, "{name}");
+            assert_eq!(lines(after, name), lines(before, name), "{name}");
+        }
         if is_forwarding(name) && !is_ours(name) {
             assert!(is_trusted, "{name}");
             assert_eq!(lines(after, name), lines(before, name), "{name}");
@@ -135,11 +151,16 @@ fuzz_target!(|bytes: &[u8]| {
     let Some(before) = read(text) else { return };
     let hop = if flags & 4 == 0 { Hop::Ordinary } else { Hop::Handshake };
     let host = HeaderValue::from_static("chat.example.org");
+    let identity = Identity {
+        subject: HeaderValue::from_static("CN=alice"),
+        certificate: HeaderValue::from_static(":AA==:"),
+    };
     let forwarded = Forwarded {
         client: ([192, 0, 2, 7], 5).into(),
         is_trusted: flags & 1 != 0,
         is_tls: flags & 2 != 0,
         host: &host,
+        identity: (flags & 8 != 0).then_some(&identity),
     };
     let mut sent = before.clone();
     headers::to_upstream(&mut sent, forwarded, hop);
