@@ -282,7 +282,7 @@ async fn carry(
         return Err(redirect(&request, &host_name, port));
     }
     let running = client.worker.running.load();
-    let route = running.table.find(&host_name, request.uri().path()).ok_or(Refusal::NoRoute)?;
+    let route = running.table.find(&host_name, request.uri().path())?.ok_or(Refusal::NoRoute)?;
     record.routed(&route.counters, &route.upstream.name);
 
     let (mut head, body) = request.into_parts();

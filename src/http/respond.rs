@@ -14,6 +14,7 @@ use super::handshake::{AnswerError, HandshakeError, SEC_WEBSOCKET_VERSION};
 use super::headers::{HostError, UnknownCoding};
 use crate::listener::limits::Full;
 use crate::random::random;
+use crate::route::Ambiguous;
 use crate::telemetry::record::{Record, Side};
 use crate::upstream::dial::DialError;
 
@@ -52,6 +53,9 @@ pub enum Refusal {
     /// No route is for it.
     #[error("no route is for this host and path")]
     NoRoute,
+    /// The route that its path is for cannot be told.
+    #[error(transparent)]
+    Path(#[from] Ambiguous),
     /// The handshake.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
@@ -135,7 +139,9 @@ impl Refusal {
     /// The status it is told with.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::Host(_) | Self::PlainOnTls => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::Host(_) | Self::Path(_) | Self::PlainOnTls => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Handshake(HandshakeError::Version(_)) | Self::UseTls(_) => {
                 StatusCode::UPGRADE_REQUIRED
             }
@@ -174,6 +180,7 @@ impl Refusal {
             Self::Connect => "connect",
             Self::PlainOnTls => "plain_on_tls",
             Self::NoRoute => "no_route",
+            Self::Path(_) => "path",
             Self::Handshake(_) => "handshake",
             Self::Coding(_) => "transfer_coding",
             Self::SlowBody => "slow_body",

@@ -2,6 +2,7 @@
 //! the file. No I/O.
 
 pub mod pattern;
+pub mod reading;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -61,8 +62,13 @@ impl<T> Paths<T> {
         self.0.insert(at, (path, route));
     }
 
-    fn find(&self, path: &str) -> Option<&T> {
-        self.0.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, route)| route)
+    fn find(&self, is_for: impl Fn(&PathPattern) -> bool) -> Option<&T> {
+        self.0.iter().find(|(pattern, _)| is_for(pattern)).map(|(_, route)| route)
+    }
+
+    /// Whether every path takes the same route.
+    fn is_for_all(&self) -> bool {
+        matches!(self.0.as_slice(), [(only, _)] if only.is_root())
     }
 }
 
@@ -94,18 +100,45 @@ impl<T> Table<T> {
         }
     }
 
-    /// The most specific route for `host` (lower case, without a port) and `path`.
-    pub fn find(&self, host: &str, path: &str) -> Option<&T> {
-        let own = self.exact.get(host).and_then(|paths| paths.find(path));
-        own.or_else(|| {
-            self.wildcards
-                .iter()
-                .filter(|(suffix, _)| pattern::is_below(host, suffix))
-                .find_map(|(_, paths)| paths.find(path))
-        })
-        .or_else(|| self.any.find(path))
+    /// The most specific route for `host` (lower case, without a port) and `path`, as it is
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// [`Ambiguous`] where a server could take the path for one that is not this route's
+    /// ([`reading::others`]): the route that it is meant to take cannot be told then.
+    pub fn find(&self, host: &str, path: &str) -> Result<Option<&T>, Ambiguous> {
+        let Some(found) = self.find_where(host, |pattern| pattern.matches(path)) else {
+            return Ok(None);
+        };
+        if self.paths_for(host).next().is_some_and(Paths::is_for_all) {
+            return Ok(Some(found));
+        }
+        let others = reading::others(path.as_bytes()).map_err(|reading::TooMany| Ambiguous)?;
+        let is_same = |reading: &Vec<u8>| {
+            self.find_where(host, |pattern| pattern.may_match(reading))
+                .is_some_and(|other| std::ptr::eq(other, found))
+        };
+        if others.iter().all(is_same) { Ok(Some(found)) } else { Err(Ambiguous) }
+    }
+
+    fn find_where(&self, host: &str, is_for: impl Fn(&PathPattern) -> bool) -> Option<&T> {
+        self.paths_for(host).find_map(|paths| paths.find(&is_for))
+    }
+
+    /// The paths that a host may take, those of the most specific pattern first.
+    fn paths_for(&self, host: &str) -> impl Iterator<Item = &Paths<T>> {
+        let wildcards =
+            self.wildcards.iter().filter(move |(suffix, _)| pattern::is_below(host, suffix));
+        let own = self.exact.get(host).into_iter();
+        own.chain(wildcards.map(|(_, paths)| paths)).chain([&self.any])
     }
 }
+
+/// A path that is one route's as it is written, and another's, or none's, as servers may read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the path can be read as one of another route: write it without dots, encodings and `;`")]
+pub struct Ambiguous;
 
 #[cfg(test)]
 mod tests {
@@ -119,6 +152,14 @@ mod tests {
                 format!("{host}{path}"),
             )
         }))
+    }
+
+    fn found<'t>(
+        table: &'t Table<String>,
+        host: &str,
+        path: &str,
+    ) -> Result<Option<&'t str>, Ambiguous> {
+        table.find(host, path).map(|route| route.map(String::as_str))
     }
 
     #[test]
@@ -141,16 +182,43 @@ mod tests {
             ("example.org", "/", "*/"),
             ("elsewhere", "/health/live", "*/health"),
         ] {
-            assert_eq!(table.find(host, path).map(String::as_str), Some(expected), "{host}{path}");
+            assert_eq!(found(&table, host, path), Ok(Some(expected)), "{host}{path}");
         }
     }
 
     #[test]
     fn a_host_without_a_fitting_path_falls_to_the_wider_one() {
         let table = table(&[("chat.example.org", "/ws"), ("*", "/")]);
-        assert_eq!(table.find("chat.example.org", "/").map(String::as_str), Some("*/"));
+        assert_eq!(found(&table, "chat.example.org", "/"), Ok(Some("*/")));
         let narrow = super::tests::table(&[("chat.example.org", "/ws")]);
-        assert_eq!(narrow.find("chat.example.org", "/"), None);
-        assert_eq!(narrow.find("other", "/ws"), None);
+        assert_eq!(found(&narrow, "chat.example.org", "/"), Ok(None));
+        assert_eq!(found(&narrow, "other", "/ws"), Ok(None));
+    }
+
+    /// Only where it matters: the same path is nobody else's in the second table.
+    #[test]
+    fn a_path_that_may_be_another_routes_is_no_routes() {
+        let guarded = table(&[("*", "/"), ("*", "/admin"), ("a.example", "/caf%C3%A9")]);
+        for path in
+            ["/x/../admin", "//admin", "/%61dmin", "/admin/../x", "/admin;v=1", "/caf%c3%a9"]
+        {
+            assert_eq!(found(&guarded, "a.example", path), Err(Ambiguous), "{path}");
+        }
+        for (path, expected) in [
+            ("/a/../b", "*/"),
+            ("/a%20b", "*/"),
+            ("/admin/%2e/x", "*/admin"),
+            ("/caf%C3%A9/%C3%A9", "a.example/caf%C3%A9"),
+        ] {
+            assert_eq!(found(&guarded, "a.example", path), Ok(Some(expected)), "{path}");
+        }
+        let open = table(&[("*", "/"), ("a.example", "/admin")]);
+        assert_eq!(found(&open, "b.example", "/x/../admin"), Ok(Some("*/")));
+        let tricks = "/%25252e;x/..;y//%255c/".repeat(2_900);
+        assert_eq!(found(&open, "b.example", &tricks), Ok(Some("*/")));
+        assert_eq!(found(&open, "a.example", &tricks), Err(Ambiguous));
+        let below = table(&[("*", "/open")]);
+        assert_eq!(found(&below, "x", "/open/../secret"), Err(Ambiguous));
+        assert_eq!(found(&below, "x", "/secret/../open"), Ok(None));
     }
 }

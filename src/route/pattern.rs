@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::reading;
+
 /// The hosts a route is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostPattern {
@@ -78,7 +80,10 @@ impl PathPattern {
     /// [`PatternError::Path`] for a text that is no path.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let plain = text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'*'));
-        if !text.starts_with('/') || !plain || text.contains("//") {
+        // A path that servers read as another one would be refused whenever it is asked for.
+        let is_certain = reading::others(&reading::decoded(text.as_bytes()))
+            .is_ok_and(|others| others.is_empty());
+        if !text.starts_with('/') || !plain || !is_certain {
             return Err(PatternError::Path(text.into()));
         }
         Ok(Self { prefix: text.trim_end_matches('/').into() })
@@ -87,6 +92,21 @@ impl PathPattern {
     /// Whether `path` is this path or lies below it.
     pub fn matches(&self, path: &str) -> bool {
         path.strip_prefix(&self.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Whether `reading`, one of [`reading::others`], is this path or lies below it.
+    pub fn may_match(&self, reading: &[u8]) -> bool {
+        let is_below = |prefix: &[u8]| {
+            reading
+                .strip_prefix(prefix)
+                .is_some_and(|rest| rest.first().is_none_or(|first| *first == b'/'))
+        };
+        is_below(self.prefix.as_bytes()) || is_below(&reading::decoded(self.prefix.as_bytes()))
+    }
+
+    /// Whether it is `/`, and every path below it.
+    pub fn is_root(&self) -> bool {
+        self.prefix.is_empty()
     }
 
     /// How specific it is: the number of its segments.
@@ -111,7 +131,10 @@ pub enum PatternError {
     )]
     Host(String),
     /// No path.
-    #[error("`{0}` is no path: write one that begins with `/` and has no query, as in \"/chat\"")]
+    #[error(
+        "`{0}` is no path: write one that begins with `/`, has no query, and that no server reads \
+         as another one (`..`, `.`, `//`, `;`, `\\`), as in \"/chat\""
+    )]
     Path(String),
 }
 
@@ -144,7 +167,29 @@ mod tests {
             assert_eq!(chat.matches(path), fits, "{path}");
         }
         assert!(PathPattern::parse("/").expect("a path").matches("/anything"));
-        for text in ["", "chat", "/a?b", "/a//b", "/a b", "/*"] {
+        let cafe = PathPattern::parse("/caf%C3%A9").expect("a path");
+        assert!(cafe.may_match("/café".as_bytes()) && cafe.may_match(b"/caf%C3%A9/x"));
+        assert!(!cafe.may_match("/cafés".as_bytes()));
+        for text in ["/.well-known/acme-challenge", "/~user", "/a.b", "/100%25"] {
+            assert!(PathPattern::parse(text).is_ok(), "{text}");
+        }
+        for text in [
+            "",
+            "chat",
+            "/a?b",
+            "/a//b",
+            "/a b",
+            "/*",
+            "/a/../b",
+            "/a/.",
+            "/a;b",
+            r"/a\b",
+            "/%2e%2e",
+            "/a%2f%2fb",
+            "/a%3fb",
+            "/a%00",
+            "/%2561",
+        ] {
             assert!(PathPattern::parse(text).is_err(), "{text}");
         }
     }
