@@ -276,6 +276,7 @@ async fn carry(
     if request.method() == Method::CONNECT {
         return Err(Refusal::Connect);
     }
+    headers::check_target(request.uri())?;
     let host_name = host.as_ref().map_or("", |host| host.host()).to_ascii_lowercase();
     check_direction(&host_name, client)?;
     if let Some(port) = client.arrival.entrance.redirect_to {

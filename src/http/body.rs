@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::activity::Activity;
+use super::headers;
 use super::pool::{Connection, Pool};
 use crate::telemetry::record::{Record, Side};
 use crate::upstream::endpoint::InFlight;
@@ -39,6 +40,7 @@ pub struct Progress(Rc<ProgressCells>);
 struct ProgressCells {
     is_sent: Cell<bool>,
     is_awaited: Cell<bool>,
+    is_broken: Cell<bool>,
     last: Cell<Option<Instant>>,
 }
 
@@ -51,6 +53,11 @@ impl Progress {
     /// Whether the endpoint has room for more of it, and it does not come.
     pub fn is_awaited(&self) -> bool {
         self.0.is_awaited.get()
+    }
+
+    /// Whether the client ended it too early, or with something that is no body.
+    pub fn is_broken(&self) -> bool {
+        self.0.is_broken.get()
     }
 
     /// When the last piece of it was handed on.
@@ -114,11 +121,13 @@ impl Body for RequestBody {
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         this.progress.0.is_awaited.set(polled.is_pending());
-        let frame = ready!(polled);
+        let mut frame = ready!(polled);
+        end_hop(&mut frame);
         if let Some(Ok(frame)) = &frame {
             this.record.relayed(Side::Client, data_len(frame));
             this.progress.0.last.set(Some(Instant::now()));
         }
+        this.progress.0.is_broken.set(matches!(frame, Some(Err(_))));
         this.progress.0.is_sent.set(is_last(&frame) || incoming.is_end_stream());
         Poll::Ready(frame)
     }
@@ -135,6 +144,15 @@ impl Body for RequestBody {
 /// Whether nothing follows: the end itself, or the trailers before it.
 fn is_last(frame: &Option<Result<Frame<Bytes>, hyper::Error>>) -> bool {
     frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers))
+}
+
+/// Trailers go on without what was for this hop.
+fn end_hop(frame: &mut Option<Result<Frame<Bytes>, hyper::Error>>) {
+    if let Some(Ok(frame)) = frame
+        && let Some(trailers) = frame.trailers_mut()
+    {
+        headers::end_hop_of_trailers(trailers);
+    }
 }
 
 fn data_len(frame: &Frame<Bytes>) -> u64 {
@@ -209,7 +227,8 @@ impl Body for ResponseBody {
                 None => None,
             },
             Source::Upstream(relayed) => {
-                let frame = ready!(Pin::new(&mut relayed.incoming).poll_frame(cx));
+                let mut frame = ready!(Pin::new(&mut relayed.incoming).poll_frame(cx));
+                end_hop(&mut frame);
                 relayed.is_read = is_last(&frame) || relayed.incoming.is_end_stream();
                 frame
             }

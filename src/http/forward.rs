@@ -62,6 +62,10 @@ pub async fn forward(
                 way.connection.close();
                 return Err(late);
             }
+            Ok(Err(_)) if progress.is_broken() => {
+                way.connection.close();
+                return Err(Refusal::Malformed("its body cannot be read".into()));
+            }
             Ok(Err(failure)) => {
                 request = again(failure, copy.as_ref(), record)?;
                 // A kept connection that the endpoint closed meanwhile says nothing against it.
@@ -181,6 +185,10 @@ fn finish(
         return Err(Refusal::UnaskedSwitch);
     }
     let (mut head, incoming) = answer.into_parts();
+    if let Err(error) = headers::check_framing(&mut head.headers) {
+        way.connection.close();
+        return Err(Refusal::Framing(error));
+    }
     headers::to_client(&mut head, Hop::Ordinary);
     let then = Then::Keep(pool.clone(), Some(way.connection), progress);
     Ok(Response::from_parts(head, ResponseBody::relayed(incoming, way.in_flight, then)))

@@ -4,7 +4,9 @@
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{Method, StatusCode, Version, request, response};
 
 /// `Sec-WebSocket-Key`
@@ -75,8 +77,8 @@ impl Handshake {
             return Ok(None);
         }
         let keys: Vec<&HeaderValue> = headers.get_all(SEC_WEBSOCKET_KEY).iter().collect();
-        let version = headers.get(SEC_WEBSOCKET_VERSION);
-        let is_complete = request.method == Method::GET && !keys.is_empty() && version.is_some();
+        let versions: Vec<&HeaderValue> = headers.get_all(SEC_WEBSOCKET_VERSION).iter().collect();
+        let is_complete = request.method == Method::GET && !keys.is_empty() && !versions.is_empty();
         let is_meant = has_token(headers, &CONNECTION, "upgrade")
             || (strictness == Strictness::Lenient && is_complete);
         if !is_meant {
@@ -92,12 +94,15 @@ impl Handshake {
         if !is_key(key.as_bytes()) {
             return Err(HandshakeError::Key);
         }
-        match version.map(HeaderValue::as_bytes) {
-            Some(b"13") => {}
-            Some(other) => {
-                return Err(HandshakeError::Version(String::from_utf8_lossy(other).into_owned()));
+        match versions.as_slice() {
+            [] => return Err(HandshakeError::NoVersion),
+            [only] if *only == "13" => {}
+            // Of several, the upstream might choose another one than we.
+            others => {
+                let others: Vec<_> =
+                    others.iter().map(|other| String::from_utf8_lossy(other.as_bytes())).collect();
+                return Err(HandshakeError::Version(others.join(", ")));
             }
-            None => return Err(HandshakeError::NoVersion),
         }
         Ok(Some(Self {
             accept: accept_for(key),
@@ -122,6 +127,11 @@ impl Handshake {
         }
         if !has_token(headers, &CONNECTION, "upgrade") {
             return Err(AnswerError::Connection);
+        }
+        // RFC 9110 §15.2: what follows is the other protocol. Some write a length of nothing.
+        let has_length = headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");
+        if has_length || headers.contains_key(TRANSFER_ENCODING) {
+            return Err(AnswerError::Body);
         }
         let mut accepts = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
         match (accepts.next(), accepts.next()) {
@@ -159,6 +169,9 @@ pub enum AnswerError {
     /// Not `Connection: upgrade`.
     #[error("its answer has no `Connection: upgrade`")]
     Connection,
+    /// RFC 9112 §6.1: no body behind a 101, nor a word of one.
+    #[error("its answer announces a body")]
+    Body,
     /// No accept at all.
     #[error("its answer has no Sec-WebSocket-Accept")]
     NoAccept,
@@ -193,7 +206,7 @@ fn is_key(key: &[u8]) -> bool {
 }
 
 /// The items of a comma-separated header, over all its lines; empty ones are skipped
-/// (RFC 9110 §5.6.1).
+/// (RFC 9110 §5.6.1), and so are those in other than ASCII, which no token is.
 pub(super) fn tokens<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -201,10 +214,10 @@ pub(super) fn tokens<'a>(
     headers
         .get_all(name)
         .iter()
-        .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|token| !token.is_empty())
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(|item| item.trim_ascii())
+        .filter(|item| !item.is_empty() && item.is_ascii())
+        .filter_map(|item| std::str::from_utf8(item).ok())
 }
 
 /// Whether a header lists `token`, in any case.
@@ -313,6 +326,8 @@ mod tests {
         use HandshakeError as E;
         let mut two_keys = COMPLETE.to_vec();
         two_keys.push(COMPLETE[2]);
+        let mut two_versions = COMPLETE.to_vec();
+        two_versions.push(("sec-websocket-version", "8"));
         for (headers, error) in [
             (without("sec-websocket-key"), E::KeyCount(0)),
             (two_keys, E::KeyCount(2)),
@@ -321,6 +336,7 @@ mod tests {
             (without("sec-websocket-version"), E::NoVersion),
             (with("sec-websocket-version", "8"), E::Version("8".into())),
             (with("sec-websocket-version", "13, 8"), E::Version("13, 8".into())),
+            (two_versions, E::Version("13, 8".into())),
         ] {
             assert_eq!(read(&headers), Err(error));
         }
@@ -367,6 +383,9 @@ mod tests {
             (plus(protocol, "Chat"), Err(E::Subprotocol("Chat".into()))),
             (plus(protocol, "chat, superchat"), Err(E::Subprotocol("chat, superchat".into()))),
             (plus(extensions, "b"), Err(E::Extension("b".into()))),
+            (plus("content-length", "0"), Ok(())),
+            (plus("content-length", "5"), Err(E::Body)),
+            (plus("transfer-encoding", "chunked"), Err(E::Body)),
         ] {
             assert_eq!(handshake.check_answer(&answer(&headers)), expected, "{headers:?}");
         }

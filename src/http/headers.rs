@@ -4,8 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName,
+    HeaderValue, ORIGIN, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::uri::Authority;
 use http::{Request, Uri, Version, response};
@@ -71,17 +71,17 @@ fn end_hop(headers: &mut HeaderMap, hop: Hop) {
     let named: Vec<HeaderName> =
         tokens(headers, &CONNECTION).filter_map(|name| name.parse().ok()).collect();
     for name in named {
-        // A sender may name what it put there for us; not what the message or its routing is
-        // made of, which would leave the next hop with another message than the one we judged.
-        if ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING, COOKIE].contains(&name) {
+        if !is_for_all(&name) {
             headers.remove(name);
         }
     }
     for name in [CONNECTION, TE, UPGRADE, TRANSFER_ENCODING] {
         headers.remove(name);
     }
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
+    // The last one belongs to an upgrade to HTTP/2 (RFC 7540 §3.2.1), which is none of ours.
+    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
+        headers.remove(name);
+    }
     if hop == Hop::Handshake {
         headers.remove(CONTENT_LENGTH);
         headers.insert(CONNECTION, UPGRADE_OPTION);
@@ -89,15 +89,45 @@ fn end_hop(headers: &mut HeaderMap, hop: Hop) {
     }
 }
 
+/// Removes from a body's trailers what only a head may say (RFC 9110 §6.5.1): an upstream that takes
+/// them for headers is to read nothing there that was removed from the head, or that we say.
+pub fn end_hop_of_trailers(trailers: &mut HeaderMap) {
+    let is_only_for_heads = |name: &HeaderName| {
+        [HOST, CONTENT_LENGTH, CONNECTION, TE, UPGRADE, TRANSFER_ENCODING, VIA].contains(name)
+            || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+            || is_misread(name.as_str())
+    };
+    let names: Vec<HeaderName> =
+        trailers.keys().filter(|name| is_only_for_heads(name)).cloned().collect();
+    for name in names {
+        trailers.remove(name);
+    }
+}
+
+/// A sender may name in `Connection` what it put there for us; not what the message or its routing
+/// is made of, or what tells the upstream whom it serves: that would leave it with another message
+/// than the one we judged (RFC 9110 §7.6.1; Apache's CVE-2022-31813 for `X-Forwarded-*`).
+fn is_for_all(name: &HeaderName) -> bool {
+    [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, AUTHORIZATION, COOKIE, ORIGIN, VIA].contains(name)
+        || name.as_str().starts_with("sec-websocket-")
+        || is_forwarding(name.as_str())
+}
+
 /// Sets `X-Forwarded-For`, `-Proto` and `-Host`. What an untrusted peer says of the kind is
-/// dropped, in every spelling that a backend might take for it.
+/// dropped, and whatever a backend might take for it is in any case.
 fn forward(headers: &mut HeaderMap, forwarded: Forwarded<'_>) {
-    if !forwarded.is_trusted {
-        let imitations: Vec<HeaderName> =
-            headers.keys().filter(|name| is_forwarding(name.as_str())).cloned().collect();
-        for name in imitations {
-            headers.remove(name);
+    let is_imitation = |name: &HeaderName| {
+        let name = name.as_str();
+        if name.contains('_') {
+            is_misread(name)
+        } else {
+            is_forwarding(name) && !forwarded.is_trusted
         }
+    };
+    let imitations: Vec<HeaderName> =
+        headers.keys().filter(|name| is_imitation(name)).cloned().collect();
+    for name in imitations {
+        headers.remove(name);
     }
     let client = forwarded.client.ip().to_string();
     let mut chain = String::new();
@@ -118,18 +148,17 @@ fn forward(headers: &mut HeaderMap, forwarded: Forwarded<'_>) {
     }
 }
 
-/// Many frameworks read `X_Forwarded_For` as `X-Forwarded-For` (CGI's `HTTP_X_FORWARDED_FOR`).
+/// Whether a name tells of the client's way to us.
 fn is_forwarding(name: &str) -> bool {
-    let same = |start: &str| {
-        name.len() >= start.len()
-            && name
-                .bytes()
-                .zip(start.bytes())
-                .all(|(ours, theirs)| ours == theirs || (ours == b'_' && theirs == b'-'))
-    };
-    same("x-forwarded-")
-        || (name.len() == "x-real-ip".len() && same("x-real-ip"))
-        || name == FORWARDED.as_str()
+    name.starts_with("x-forwarded-") || name == "x-real-ip" || name == FORWARDED.as_str()
+}
+
+/// Many frameworks read `X_Forwarded_For` as `X-Forwarded-For`, since CGI's `HTTP_X_FORWARDED_FOR`
+/// is both, and `Content_Length` as a length. Nobody who means well writes either, and a trusted
+/// peer that sets the one may have let a stranger's other pass.
+fn is_misread(name: &str) -> bool {
+    let read = name.replace('_', "-");
+    is_forwarding(&read) || read == CONTENT_LENGTH.as_str() || read == TRANSFER_ENCODING.as_str()
 }
 
 /// Whether the peer's word on its own clients is taken.
@@ -163,17 +192,18 @@ pub fn host_of<B>(request: &Request<B>) -> Result<Option<Authority>, HostError> 
     if hosts.next().is_some() {
         return Err(HostError::Several);
     }
-    if let Some(authority) = request.uri().authority() {
-        return without_user(authority.clone()).map(Some);
+    let host = host.map(|host| {
+        let authority = Authority::try_from(host.as_bytes()).map_err(|_| HostError::Malformed)?;
+        without_user(authority)
+    });
+    // Even where the target has one, HTTP/1.1 has this, too, and well-formed (§3.2).
+    let host = host.transpose()?;
+    if host.is_none() && request.version() == Version::HTTP_11 {
+        return Err(HostError::Missing);
     }
-    match host {
-        Some(host) => {
-            let authority =
-                Authority::try_from(host.as_bytes()).map_err(|_| HostError::Malformed)?;
-            without_user(authority).map(Some)
-        }
-        None if request.version() == Version::HTTP_10 => Ok(None),
-        None => Err(HostError::Missing),
+    match request.uri().authority() {
+        Some(authority) => without_user(authority.clone()).map(Some),
+        None => Ok(host),
     }
 }
 
@@ -181,20 +211,79 @@ fn without_user(authority: Authority) -> Result<Authority, HostError> {
     if authority.as_str().contains('@') { Err(HostError::Malformed) } else { Ok(authority) }
 }
 
-/// A transfer coding besides `chunked`, which would have to be undone here: hyper undoes only that
-/// (RFC 9112 §7).
+/// A transfer coding besides one `chunked`, which would have to be undone here: hyper undoes only
+/// that (RFC 9112 §7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a transfer coding besides chunked is not understood")]
+#[error("a transfer coding besides one chunked is not understood")]
 pub struct UnknownCoding;
 
-/// Whether a request's body is understood.
+/// Whether a body is understood.
 ///
 /// # Errors
 ///
 /// [`UnknownCoding`] where it is not.
 pub fn check_transfer_coding(headers: &HeaderMap) -> Result<(), UnknownCoding> {
-    let is_chunked = |coding: &str| coding.eq_ignore_ascii_case("chunked");
-    if tokens(headers, &TRANSFER_ENCODING).all(is_chunked) { Ok(()) } else { Err(UnknownCoding) }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(UnknownCoding),
+    }
+}
+
+/// An answer of which the client might make more or less than the upstream did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FramingError {
+    /// RFC 9112 §6.3: this ought to be handled as an error.
+    #[error("its answer has both a Content-Length and a Transfer-Encoding")]
+    TwoLengths,
+    /// RFC 9112 §7.
+    #[error("its answer has a transfer coding besides one chunked")]
+    Coding,
+}
+
+/// Checks how an upstream's answer says where it ends, and makes one length of several that are
+/// the same (RFC 9110 §8.6); hyper refuses those that differ.
+///
+/// # Errors
+///
+/// [`FramingError`] for an answer that others may read in another way.
+pub fn check_framing(headers: &mut HeaderMap) -> Result<(), FramingError> {
+    check_transfer_coding(headers).map_err(|UnknownCoding| FramingError::Coding)?;
+    let lengths: Vec<&str> = tokens(headers, &CONTENT_LENGTH).collect();
+    match lengths.as_slice() {
+        [] => {}
+        [..] if headers.contains_key(TRANSFER_ENCODING) => return Err(FramingError::TwoLengths),
+        [_] => {}
+        [first, ..] => {
+            if let Ok(length) = HeaderValue::from_str(first) {
+                headers.insert(CONTENT_LENGTH, length);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A target that is no place on a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the request's target is neither a path nor an http URL")]
+pub struct NoPlace;
+
+/// Checks that a target is a path or the URL of one (RFC 9112 §3.2): the third form is for CONNECT
+/// alone, and other schemes are for forward proxies.
+///
+/// # Errors
+///
+/// [`NoPlace`] for everything else.
+pub fn check_target(uri: &Uri) -> Result<(), NoPlace> {
+    let is_http = |scheme: &str| {
+        ["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
+    };
+    match (uri.scheme_str(), uri.authority()) {
+        (None, None) => Ok(()),
+        (Some(scheme), Some(_)) if is_http(scheme) => Ok(()),
+        _ => Err(NoPlace),
+    }
 }
 
 /// The target in origin form (RFC 9112 §3.2.1), as endpoints are asked.
@@ -275,6 +364,8 @@ mod tests {
             ("x-real-ip", "6.6.6.6"),
             ("x_real-ip", "6.6.6.6"),
             ("forwarded", "for=6.6.6.6"),
+            ("content_length", "6"),
+            ("transfer_encoding", "chunked"),
         ];
         let sent = sent(&forged, false, Hop::Ordinary);
         assert_eq!(sent.len(), 4, "{sent:?}");
@@ -292,6 +383,89 @@ mod tests {
         assert_eq!(sent["x-forwarded-for"], "198.51.100.1, 192.0.2.7");
         assert_eq!(sent["x-forwarded-proto"], "http");
         assert_eq!(sent["x-forwarded-host"], "outer.example.org");
+    }
+
+    #[test]
+    fn a_trusted_peer_is_not_believed_in_underscores_or_named_away() {
+        let told = [
+            ("connection", "x-forwarded-for, Authorization, Origin, Via, Sec-WebSocket-Key"),
+            ("x-forwarded-for", "198.51.100.1"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("authorization", "Basic eA=="),
+            ("origin", "https://a"),
+            ("via", "1.0 fred"),
+            ("sec-websocket-key", "k"),
+            ("under_score", "passes"),
+        ];
+        let sent = sent(&told, true, Hop::Ordinary);
+        assert_eq!(sent["x-forwarded-for"], "198.51.100.1, 192.0.2.7");
+        assert!(!sent.contains_key("x_forwarded_for"));
+        for kept in ["authorization", "origin", "sec-websocket-key", "under_score"] {
+            assert!(sent.contains_key(kept), "{kept}");
+        }
+        assert_eq!(sent.get_all("via").iter().count(), 2);
+    }
+
+    #[test]
+    fn a_list_is_read_by_items() {
+        let list = HeaderValue::from_bytes(b"close,\xff, ,\tX-Mine ,x-\xc3\xa9").expect("a value");
+        let map = HeaderMap::from_iter([(CONNECTION, list)]);
+        assert_eq!(tokens(&map, &CONNECTION).collect::<Vec<_>>(), ["close", "X-Mine"]);
+    }
+
+    #[test]
+    fn a_transfer_coding_is_one_chunked() {
+        let coded = |codings: &[&str]| {
+            let list: Vec<_> =
+                codings.iter().map(|coding| ("transfer-encoding", *coding)).collect();
+            check_transfer_coding(&headers(&list))
+        };
+        assert_eq!(coded(&[]), Ok(()));
+        assert_eq!(coded(&["Chunked"]), Ok(()));
+        for others in [
+            ["gzip, chunked"].as_slice(),
+            &["chunked, chunked"],
+            &["chunked", "chunked"],
+            &["identity", "chunked"],
+            &["gz\u{ef}p", "chunked"],
+            &[", chunked"],
+            &["\"chunked\""],
+            &[""],
+        ] {
+            assert_eq!(coded(others), Err(UnknownCoding), "{others:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_says_once_where_it_ends() {
+        let framed = |list: &[(&'static str, &str)]| {
+            let mut map = headers(list);
+            check_framing(&mut map).map(|()| {
+                let lengths = map.get_all(CONTENT_LENGTH).iter();
+                lengths.map(|length| length.to_str().expect("digits").to_owned()).collect()
+            })
+        };
+        let one = |length: &str| Ok(vec![length.to_owned()]);
+        let (length, coding) = ("content-length", "transfer-encoding");
+        assert_eq!(framed(&[]), Ok(Vec::new()));
+        assert_eq!(framed(&[(length, "5")]), one("5"));
+        assert_eq!(framed(&[(length, "5, 5")]), one("5"));
+        assert_eq!(framed(&[(length, "5"), (length, "5")]), one("5"));
+        assert_eq!(framed(&[(coding, "chunked")]), Ok(Vec::new()));
+        let both = [(length, "5"), (coding, "chunked")];
+        assert_eq!(framed(&both), Err(FramingError::TwoLengths));
+        assert_eq!(framed(&[(coding, "gzip, chunked")]), Err(FramingError::Coding));
+    }
+
+    #[test]
+    fn a_target_is_a_path_or_a_url() {
+        let check = |target: &str| check_target(&target.parse().expect("a target"));
+        for target in ["/", "/a?b", "*", "http://a", "https://a/b", "WS://a/", "wss://a:1/"] {
+            assert_eq!(check(target), Ok(()), "{target}");
+        }
+        for target in ["a:80", "a", "ftp://a/b", "unix://a/b"] {
+            assert_eq!(check(target), Err(NoPlace), "{target}");
+        }
     }
 
     #[test]
@@ -315,6 +489,8 @@ mod tests {
         let host = |text: &str| Ok(Some(text.parse::<Authority>().expect("an authority")));
         assert_eq!(request("/", &["a:80"]), host("a:80"));
         assert_eq!(request("http://b/", &["a"]), host("b"));
+        assert_eq!(request("http://b/", &[]), Err(HostError::Missing));
+        assert_eq!(request("http://b/", &["a b"]), Err(HostError::Malformed));
         assert_eq!(request("/", &[]), Err(HostError::Missing));
         assert_eq!(request("/", &["a", "a"]), Err(HostError::Several));
         assert_eq!(request("/", &["a/b"]), Err(HostError::Malformed));

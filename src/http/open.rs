@@ -79,6 +79,10 @@ pub async fn open(
             }
             Ok(Answer::Other(answer, task)) => {
                 let (mut head, incoming) = answer.into_parts();
+                if let Err(error) = headers::check_framing(&mut head.headers) {
+                    task.abort();
+                    return Err(Refusal::Framing(error));
+                }
                 headers::to_client(&mut head, Hop::Ordinary);
                 let body = ResponseBody::relayed(incoming, in_flight, Then::Close(task));
                 return Ok(Opened::Refused(Response::from_parts(head, body)));

@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 
 use super::body::ResponseBody;
 use super::handshake::{AnswerError, HandshakeError, SEC_WEBSOCKET_VERSION};
-use super::headers::{HostError, UnknownCoding};
+use super::headers::{FramingError, HostError, NoPlace, UnknownCoding};
 use crate::listener::limits::Full;
 use crate::random::random;
 use crate::route::Ambiguous;
@@ -36,6 +36,9 @@ pub enum Refusal {
     /// Its host.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Its target.
+    #[error(transparent)]
+    Target(#[from] NoPlace),
     /// The host is not one of the certificate that the client was shown.
     #[error("this connection is not for `{host}`: its certificate was chosen for `{sni}`")]
     Misdirected {
@@ -93,6 +96,9 @@ pub enum Refusal {
     /// It answered a handshake in a wrong way.
     #[error("the upstream does not speak WebSocket: {0}")]
     Answer(AnswerError),
+    /// It said in an ambiguous way where its answer ends.
+    #[error("the upstream's message is ambiguous: {0}")]
+    Framing(FramingError),
     /// It switched protocols and was not asked to.
     #[error("the upstream switched protocols without being asked")]
     UnaskedSwitch,
@@ -139,9 +145,11 @@ impl Refusal {
     /// The status it is told with.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::Host(_) | Self::Path(_) | Self::PlainOnTls => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Malformed(_)
+            | Self::Host(_)
+            | Self::Target(_)
+            | Self::Path(_)
+            | Self::PlainOnTls => StatusCode::BAD_REQUEST,
             Self::Handshake(HandshakeError::Version(_)) | Self::UseTls(_) => {
                 StatusCode::UPGRADE_REQUIRED
             }
@@ -163,6 +171,7 @@ impl Refusal {
             | Self::Unanswered
             | Self::Broken(_)
             | Self::Answer(_)
+            | Self::Framing(_)
             | Self::UnaskedSwitch => StatusCode::BAD_GATEWAY,
             Self::Slow => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -181,6 +190,7 @@ impl Refusal {
             Self::PlainOnTls => "plain_on_tls",
             Self::NoRoute => "no_route",
             Self::Path(_) => "path",
+            Self::Target(_) => "target",
             Self::Handshake(_) => "handshake",
             Self::Coding(_) => "transfer_coding",
             Self::SlowBody => "slow_body",
@@ -191,7 +201,7 @@ impl Refusal {
             Self::Draining | Self::Drained(_) => "draining",
             Self::Unreached(_) => "upstream_unreached",
             Self::Broken(_) | Self::Unanswered => "upstream_broken",
-            Self::Answer(_) | Self::UnaskedSwitch => "upstream_answer",
+            Self::Answer(_) | Self::Framing(_) | Self::UnaskedSwitch => "upstream_answer",
             Self::Slow => "upstream_slow",
         }
     }
@@ -204,6 +214,7 @@ impl Refusal {
                 | Self::SlowHead
                 | Self::SlowBody
                 | Self::Coding(_)
+                | Self::Target(_)
                 | Self::LargeHead
                 | Self::LongTarget
                 | Self::PlainOnTls

@@ -501,25 +501,6 @@ async fn a_request_with_two_lengths_is_not_forwarded_with_both() {
     }
 }
 
-/// An answer with two lengths is read by its chunks, and the other is not passed on: RFC 9112 §6.3.
-#[tokio::test]
-async fn an_answer_with_two_lengths_has_that_of_its_chunks() {
-    let (proxy, upstream) = Proxy::scripted().await;
-    for lengths in [
-        "Content-Length: 3\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: chunked\r\nContent-Length: 3",
-    ] {
-        let mut client = proxy.plain().await;
-        client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-        let mut leg = upstream.accept().await;
-        leg.head().await;
-        leg.send(format!("HTTP/1.1 200 OK\r\n{lengths}\r\nConnection: close\r\n\r\n")).await;
-        leg.send("5\r\nhello\r\n0\r\n\r\n").await;
-        let response = client.response().await;
-        assert_eq!((response.head.field("content-length"), &*response.body), (None, "hello"));
-    }
-}
-
 /// A request in a coding that would have to be undone here is a 501, not a body of something else: RFC 9112 §6.1.
 #[tokio::test]
 async fn a_transfer_coding_that_is_not_understood_is_a_501() {
