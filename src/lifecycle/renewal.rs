@@ -1,6 +1,7 @@
-//! Certificates that are renewed while the process runs, and CAs of clients: their files are looked at every few
-//! seconds, through whatever symbolic links, and read again when they have changed. Those of our
-//! own making are renewed in time, and one that is about to expire is warned about.
+//! Certificates and CAs of clients that are renewed while the process runs: their files are looked
+//! at every few seconds, through whatever symbolic links, and read again when they have changed.
+//! Certificates of our own making are renewed in time, and one that is about to expire is warned
+//! about.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -205,11 +206,9 @@ impl Control {
 
 /// What an ACME client writes anew it may write for everybody to read.
 fn warn_of_exposed_keys(sources: &[CertificateSource]) {
-    for exposed in sources.iter().flat_map(CertificateSource::keys).map(|key| key_file::check(&key))
-    {
-        if let Err(exposed) = exposed {
-            tracing::warn!("{exposed}: {}", exposed.way_out());
-        }
+    let keys = sources.iter().flat_map(CertificateSource::keys);
+    for exposed in keys.filter_map(|key| key_file::check(&key).err()) {
+        tracing::warn!("{exposed}: {}", exposed.way_out());
     }
 }
 

@@ -34,7 +34,7 @@ pub enum AuthoritiesError {
     Pem(#[from] PemError),
     /// One of its certificates.
     #[error(
-        "certificate {number} in {path} cannot be used as a CA of clients: {source}",
+        "the CAs of clients cannot be used: certificate {number} in {path} is malformed",
         path = path.display()
     )]
     Malformed {
@@ -46,7 +46,7 @@ pub enum AuthoritiesError {
         source: rustls::Error,
     },
     /// What rustls says of all of them.
-    #[error("the CAs in {path} cannot be used for clients: {source}", path = path.display())]
+    #[error("the CAs of clients cannot be used: {path}: {source}", path = path.display())]
     Unusable {
         /// Which file.
         path: PathBuf,

@@ -124,9 +124,7 @@ impl Server {
             }
         }
     }
-}
 
-impl Server {
     /// Reads no more than the ClientHello, and goes on if it asks for a name that a certificate is
     /// for, or for none.
     async fn known_name<S>(&self, socket: S) -> Result<StartHandshake<S>, Failed<S>>
