@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::support::namespaces::{can_make_namespaces, enter_a_fresh_one};
 use crate::support::wire::handshake;
@@ -120,6 +120,22 @@ async fn with_few_ports(name: &str, ports: &str) -> bool {
     true
 }
 
+/// A proxy whose own port is not one of the few.
+fn out_of_the_range(endpoints: &[&str], keys: &str) -> Setup {
+    Setup::whole(&format!(
+        "[[listener]]\naddress = \"127.0.0.1:8080\"\n[upstream.app]\nendpoints = {endpoints:?}\n{keys}\n\
+         [[route]]\nupstream = \"app\"\n"
+    ))
+}
+
+/// Nor is that of its clients, of which each has a number.
+async fn client(proxy: &Proxy, number: u16) -> Wire {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 20_000 + number).into()).expect("nobody else is here");
+    let connecting = socket.connect(proxy.address(Over::Plain));
+    Wire::new(within("a connection", connecting).await.expect("the proxy listens"))
+}
+
 /// Checks that the log names the endpoint and the way out, and that the client's record has it as well.
 async fn says_that_no_port_is_left(proxy: &Proxy, endpoint: &str) {
     let said = proxy.says("no local port is left").await;
@@ -140,19 +156,17 @@ async fn when_the_ports_of_one_address_are_used_up_the_next_one_is_taken() {
     }
     let (listener, endpoint) = listener("127.0.0.1:9000").await;
     let addresses = "source_addresses = [\"127.0.0.2\", \"127.0.0.3\"]";
-    let proxy = Setup::to(&endpoint).upstream(addresses).start().await;
+    let proxy = out_of_the_range(&[&endpoint], addresses).start().await;
     let mut sessions = Vec::new();
     let mut seen: HashMap<IpAddr, usize> = HashMap::new();
     for number in 0..40 {
-        // They have ports of their own, at addresses of their own.
-        let client = proxy.plain_from(&format!("127.0.1.{}", number / 10)).await;
-        let session = session(client, &listener).await;
+        let session = session(client(&proxy, number).await, &listener).await;
         *seen.entry(session.2).or_default() += 1;
         sessions.push(session);
     }
     let ip = |last| IpAddr::from([127, 0, 0, last]);
     assert_eq!(seen, HashMap::from([(ip(2), 20), (ip(3), 20)]));
-    proxy.plain_from("127.0.1.9").await.get("/").await.refused(502, "upstream");
+    client(&proxy, 40).await.get("/").await.refused(502, "upstream");
     says_that_no_port_is_left(&proxy, &endpoint).await;
     let (ending, held): (Vec<_>, Vec<_>) = sessions.into_iter().partition(|s| s.2 == ip(3));
     for (_client, leg, _) in ending {
@@ -167,9 +181,8 @@ async fn when_the_ports_of_one_address_are_used_up_the_next_one_is_taken() {
     .await;
     // Every other time it is the turn of the one that still has none.
     let mut room = Vec::new();
-    for number in 0..20 {
-        let client = proxy.plain_from(&format!("127.0.2.{}", number / 10)).await;
-        room.push(session(client, &listener).await);
+    for number in 41..61 {
+        room.push(session(client(&proxy, number).await, &listener).await);
     }
     assert!(room.iter().all(|session| session.2 == ip(3)));
     assert_eq!(held.len(), 20);
