@@ -3,7 +3,7 @@
 //! Start here. Each step is a call into the folder that knows it; what a connection carries along
 //! (its permit, its facts for the record, its worker) is in [`Arrival`] and [`Client`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,10 +14,8 @@ use http::header::{CONNECTION, HOST, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
-use rustls::ProtocolVersion;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsStream;
+use tokio::time::sleep;
 
 use crate::config::{self, ProxyProtocol};
 use crate::http::activity::Activity;
@@ -27,20 +25,19 @@ use crate::http::headers::{self, Forwarded, Hop};
 use crate::http::open::{Opened, UpstreamLeg, open};
 use crate::http::pool::Pool;
 use crate::http::respond::{self, Drained, Refusal};
-use crate::http::{forward, serve};
+use crate::http::{forward, framing, serve, target};
 use crate::lifecycle::phases::Drain;
 use crate::listener::accept::Counted;
 use crate::listener::limits::{Full, Limits, Permit};
 use crate::listener::proxy_protocol::Addresses;
-use crate::listener::{Entrance, introduction};
+use crate::listener::{Entrance, introduction, secure};
 use crate::relay;
 use crate::relay::sessions::Sessions;
 use crate::route::{self, Route};
 use crate::telemetry::access_log::WorkerLog;
-use crate::telemetry::metrics::TlsVersion;
-use crate::telemetry::record::{ClientFacts, EndedBy, Record, TlsFacts};
+use crate::telemetry::record::{ClientFacts, EndedBy, Record};
 use crate::tls::identity::Identity;
-use crate::tls::server::{Failed, Server};
+use crate::tls::server::Server;
 use crate::tls::store::Store;
 use crate::transport::{Socket, Stream};
 use crate::upstream::Upstream;
@@ -145,7 +142,7 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
     let facts =
         ClientFacts { client: arrival.client, listener: arrival.entrance.address, tls: None };
     let (stream, facts, identity) = if arrival.entrance.tls {
-        match Box::pin(start_tls(socket, facts, &arrival, &worker)).await {
+        match Box::pin(secure::secure(socket, facts, &arrival, &worker)).await {
             Some(secured) => secured,
             None => return,
         }
@@ -188,79 +185,6 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
     relay::run(opening, &worker.sessions).await;
 }
 
-/// The TLS handshake. `None` where it fails; nobody else is concerned.
-async fn start_tls(
-    socket: Socket,
-    mut facts: ClientFacts,
-    arrival: &Arrival,
-    worker: &Rc<Worker>,
-) -> Option<(Stream, ClientFacts, Option<Identity>)> {
-    let (server, limit) = {
-        let running = worker.running.load();
-        (running.tls.clone(), running.tls_timeout)
-    };
-    let client_auth = arrival.entrance.client_auth;
-    let counters = arrival.counters.shard();
-    let has_begun = Cell::new(false);
-    let accepting = async {
-        // Looked at first: once rustls has refused it, its alert is on the way already.
-        let is_tls = match socket.next_byte().await {
-            Ok(byte) => byte.is_none_or(|byte| byte == TLS_HANDSHAKE),
-            Err(error) => return Err(Failed { error, socket: None }),
-        };
-        has_begun.set(true);
-        if is_tls { server.accept(socket, client_auth).await.map(Ok) } else { Ok(Err(socket)) }
-    };
-    let accepted = tokio::select! {
-        accepted = timeout(limit, accepting) => accepted,
-        () = worker.drain.silent_at_leaving(|| !has_begun.get()) => return None,
-    };
-    match accepted {
-        Ok(Ok(Ok((tls, identity)))) => {
-            let (_, connection) = tls.get_ref();
-            let version = match connection.protocol_version() {
-                Some(ProtocolVersion::TLSv1_2) => TlsVersion::V12,
-                _ => TlsVersion::V13,
-            };
-            let resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-            counters.secured(version, resumed);
-            facts.tls = Some(TlsFacts {
-                version,
-                resumed,
-                sni: connection.server_name().map(str::to_ascii_lowercase),
-                subject: identity.as_ref().map(|identity| identity.subject().to_owned()),
-            });
-            Some((Stream::Tls(Box::new(TlsStream::Server(tls))), facts, identity))
-        }
-        Ok(Ok(Err(socket))) => {
-            counters.not_secured();
-            let record = Record::begin(&worker.log, &Rc::new(facts));
-            let answer = respond::in_bytes(&Refusal::PlainOnTls, &record);
-            serve::close(Stream::Plain(socket), Some(answer)).await;
-            None
-        }
-        Ok(Err(Failed { error, socket })) => {
-            counters.not_secured();
-            tracing::debug!(client = %facts.client, %error, "TLS handshake failed");
-            if let Some(socket) = socket {
-                tokio::select! {
-                    () = serve::close(Stream::Plain(socket), None) => {}
-                    () = worker.drain.leaving_after(|| true) => {}
-                }
-            }
-            None
-        }
-        Err(_elapsed) => {
-            counters.not_secured();
-            tracing::debug!(client = %facts.client, "TLS handshake took too long");
-            None
-        }
-    }
-}
-
-/// The content type of a handshake record, the first byte of every TLS connection (RFC 8446 §5.1).
-const TLS_HANDSHAKE: u8 = 22;
-
 /// Answers one request, and puts it on record whatever comes of it.
 async fn answer(
     request: Request<Incoming>,
@@ -289,7 +213,7 @@ async fn carry(
     client: &Rc<Client>,
     record: &Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
-    let host = headers::host_of(&request);
+    let host = target::host_of(&request);
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let host_text = host.as_ref().map_or("", |host| host.as_ref().map_or("", Authority::as_str));
     record.asked(request.method(), host_text, target);
@@ -301,7 +225,7 @@ async fn carry(
     if request.method() == Method::CONNECT {
         return Err(Refusal::Connect);
     }
-    headers::check_target(request.uri())?;
+    target::check_form(request.uri())?;
     let host_name = host.as_ref().map_or("", |host| host.host()).to_ascii_lowercase();
     check_direction(&host_name, client)?;
     if let Some(port) = client.arrival.entrance.redirect_to {
@@ -312,7 +236,7 @@ async fn carry(
     record.routed(&route.counters, &route.upstream.name);
 
     let (mut head, body) = request.into_parts();
-    headers::check_transfer_coding(&head.headers)?;
+    framing::check_coding(&head.headers)?;
     let strictness =
         if route.config.strict_handshake { Strictness::Strict } else { Strictness::Lenient };
     let handshake = Handshake::read(&head, !body.is_end_stream(), strictness);
@@ -335,7 +259,7 @@ async fn carry(
     headers::to_upstream(&mut head.headers, forwarded, hop);
     let sent_host = route.upstream.config.host.clone().unwrap_or(asked_host.clone());
     head.headers.insert(HOST, sent_host);
-    head.uri = headers::origin_form(&head.uri);
+    head.uri = target::origin_form(&head.uri);
     head.version = http::Version::HTTP_11;
     request = Request::from_parts(head, body);
     // hyper has put the wish to upgrade there; it is ours to grant, and not the upstream's.
@@ -428,7 +352,7 @@ fn check_direction(host: &str, client: &Client) -> Result<(), Refusal> {
 /// The same place by TLS. A handshake is told so with 426, since browsers follow no redirect then.
 fn redirect(request: &Request<Incoming>, host: &str, port: u16) -> Refusal {
     let port = if port == 443 { String::new() } else { format!(":{port}") };
-    let target = headers::origin_form(request.uri());
+    let target = target::origin_form(request.uri());
     if handshake::asks_for_websocket(request.headers()) {
         Refusal::UseTls(format!("wss://{host}{port}{}", target.path()))
     } else {

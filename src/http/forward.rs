@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 
 use super::body::{Opener, Progress, RequestBody, ResponseBody, Then};
+use super::framing;
 use super::headers::{self, Hop};
 use super::pool::{Connection, Pool};
 use super::respond::{Drained, Refusal};
@@ -189,7 +190,7 @@ fn finish(
         return Err(Refusal::UnaskedSwitch);
     }
     let (mut head, incoming) = answer.into_parts();
-    if let Err(error) = headers::check_framing(&mut head.headers) {
+    if let Err(error) = framing::check_answer(&mut head.headers) {
         way.connection.close();
         return Err(Refusal::Framing(error));
     }

@@ -7,8 +7,7 @@ use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName,
     HeaderValue, ORIGIN, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::uri::Authority;
-use http::{Request, Uri, Version, response};
+use http::{Version, response};
 use ipnet::IpNet;
 
 use super::handshake::{has_token, tokens};
@@ -193,132 +192,6 @@ pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&peer))
 }
 
-/// The host of a request, with its port, and what was wrong with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HostError {
-    /// RFC 9112 §3.2: HTTP/1.1 has one.
-    #[error("the request has no Host")]
-    Missing,
-    /// RFC 9112 §3.2: and not several.
-    #[error("the request has several Hosts")]
-    Several,
-    /// It is no host.
-    #[error("the request's Host is malformed")]
-    Malformed,
-}
-
-/// The host that a request is for: that of its target where it has one (RFC 9112 §3.2.2), else
-/// its `Host`. HTTP/1.0 may do without; `None` then.
-///
-/// # Errors
-///
-/// [`HostError`] for no host, several, or none that can be read.
-pub fn host_of<B>(request: &Request<B>) -> Result<Option<Authority>, HostError> {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(HostError::Several);
-    }
-    let host = host.map(|host| {
-        let authority = Authority::try_from(host.as_bytes()).map_err(|_| HostError::Malformed)?;
-        without_user(authority)
-    });
-    // Even where the target has one, HTTP/1.1 has this, too, and well-formed (§3.2).
-    let host = host.transpose()?;
-    if host.is_none() && request.version() == Version::HTTP_11 {
-        return Err(HostError::Missing);
-    }
-    match request.uri().authority() {
-        Some(authority) => without_user(authority.clone()).map(Some),
-        None => Ok(host),
-    }
-}
-
-fn without_user(authority: Authority) -> Result<Authority, HostError> {
-    if authority.as_str().contains('@') { Err(HostError::Malformed) } else { Ok(authority) }
-}
-
-/// A transfer coding besides one `chunked`, which would have to be undone here: hyper undoes only
-/// that (RFC 9112 §7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a transfer coding besides one chunked is not understood")]
-pub struct UnknownCoding;
-
-/// Whether a body is understood.
-///
-/// # Errors
-///
-/// [`UnknownCoding`] where it is not.
-pub fn check_transfer_coding(headers: &HeaderMap) -> Result<(), UnknownCoding> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        _ => Err(UnknownCoding),
-    }
-}
-
-/// An answer of which the client might make more or less than the upstream did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FramingError {
-    /// RFC 9112 §6.3: this ought to be handled as an error.
-    #[error("its answer has both a Content-Length and a Transfer-Encoding")]
-    TwoLengths,
-    /// RFC 9112 §7.
-    #[error("its answer has a transfer coding besides one chunked")]
-    Coding,
-}
-
-/// Checks how an upstream's answer says where it ends, and makes one length of several that are
-/// the same (RFC 9110 §8.6); hyper refuses those that differ.
-///
-/// # Errors
-///
-/// [`FramingError`] for an answer that others may read in another way.
-pub fn check_framing(headers: &mut HeaderMap) -> Result<(), FramingError> {
-    check_transfer_coding(headers).map_err(|UnknownCoding| FramingError::Coding)?;
-    let lengths: Vec<&str> = tokens(headers, &CONTENT_LENGTH).collect();
-    match lengths.as_slice() {
-        [] => {}
-        [..] if headers.contains_key(TRANSFER_ENCODING) => return Err(FramingError::TwoLengths),
-        [_] => {}
-        [first, ..] => {
-            if let Ok(length) = HeaderValue::from_str(first) {
-                headers.insert(CONTENT_LENGTH, length);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A target that is no place on a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the request's target is neither a path nor an http URL")]
-pub struct NoPlace;
-
-/// Checks that a target is a path or the URL of one (RFC 9112 §3.2): the third form is for CONNECT
-/// alone, and other schemes are for forward proxies.
-///
-/// # Errors
-///
-/// [`NoPlace`] for everything else.
-pub fn check_target(uri: &Uri) -> Result<(), NoPlace> {
-    let is_http = |scheme: &str| {
-        ["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
-    };
-    match (uri.scheme_str(), uri.authority()) {
-        (None, None) => Ok(()),
-        (Some(scheme), Some(_)) if is_http(scheme) => Ok(()),
-        _ => Err(NoPlace),
-    }
-}
-
-/// The target in origin form (RFC 9112 §3.2.1), as endpoints are asked.
-pub fn origin_form(uri: &Uri) -> Uri {
-    let path = uri.path_and_query().cloned();
-    path.and_then(|path| Uri::from(path).into()).unwrap_or_else(|| Uri::from_static("/"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -481,94 +354,11 @@ mod tests {
     }
 
     #[test]
-    fn a_transfer_coding_is_one_chunked() {
-        let coded = |codings: &[&str]| {
-            let list: Vec<_> =
-                codings.iter().map(|coding| ("transfer-encoding", *coding)).collect();
-            check_transfer_coding(&headers(&list))
-        };
-        assert_eq!(coded(&[]), Ok(()));
-        assert_eq!(coded(&["Chunked"]), Ok(()));
-        for others in [
-            ["gzip, chunked"].as_slice(),
-            &["chunked, chunked"],
-            &["chunked", "chunked"],
-            &["identity", "chunked"],
-            &["gz\u{ef}p", "chunked"],
-            &[", chunked"],
-            &["\"chunked\""],
-            &[""],
-        ] {
-            assert_eq!(coded(others), Err(UnknownCoding), "{others:?}");
-        }
-    }
-
-    #[test]
-    fn an_answer_says_once_where_it_ends() {
-        let framed = |list: &[(&'static str, &str)]| {
-            let mut map = headers(list);
-            check_framing(&mut map).map(|()| {
-                let lengths = map.get_all(CONTENT_LENGTH).iter();
-                lengths.map(|length| length.to_str().expect("digits").to_owned()).collect()
-            })
-        };
-        let one = |length: &str| Ok(vec![length.to_owned()]);
-        let (length, coding) = ("content-length", "transfer-encoding");
-        assert_eq!(framed(&[]), Ok(Vec::new()));
-        assert_eq!(framed(&[(length, "5")]), one("5"));
-        assert_eq!(framed(&[(length, "5, 5")]), one("5"));
-        assert_eq!(framed(&[(length, "5"), (length, "5")]), one("5"));
-        assert_eq!(framed(&[(coding, "chunked")]), Ok(Vec::new()));
-        let both = [(length, "5"), (coding, "chunked")];
-        assert_eq!(framed(&both), Err(FramingError::TwoLengths));
-        assert_eq!(framed(&[(coding, "gzip, chunked")]), Err(FramingError::Coding));
-    }
-
-    #[test]
-    fn a_target_is_a_path_or_a_url() {
-        let check = |target: &str| check_target(&target.parse().expect("a target"));
-        for target in ["/", "/a?b", "*", "http://a", "https://a/b", "WS://a/", "wss://a:1/"] {
-            assert_eq!(check(target), Ok(()), "{target}");
-        }
-        for target in ["a:80", "a", "ftp://a/b", "unix://a/b"] {
-            assert_eq!(check(target), Err(NoPlace), "{target}");
-        }
-    }
-
-    #[test]
     fn a_handshake_goes_out_complete() {
         let sent =
             sent(&[("upgrade", "h2c, websocket"), ("te", "trailers")], false, Hop::Handshake);
         assert_eq!(sent["connection"], "Upgrade");
         assert_eq!(sent["upgrade"], "websocket");
         assert!(!sent.contains_key("te"));
-    }
-
-    #[test]
-    fn the_host_is_the_targets_or_the_headers() {
-        let request = |uri: &str, hosts: &[&str]| {
-            let mut request = Request::builder().uri(uri);
-            for host in hosts {
-                request = request.header(HOST, *host);
-            }
-            host_of(&request.body(()).expect("a request"))
-        };
-        let host = |text: &str| Ok(Some(text.parse::<Authority>().expect("an authority")));
-        assert_eq!(request("/", &["a:80"]), host("a:80"));
-        assert_eq!(request("http://b/", &["a"]), host("b"));
-        assert_eq!(request("http://b/", &[]), Err(HostError::Missing));
-        assert_eq!(request("http://b/", &["a b"]), Err(HostError::Malformed));
-        assert_eq!(request("/", &[]), Err(HostError::Missing));
-        assert_eq!(request("/", &["a", "a"]), Err(HostError::Several));
-        assert_eq!(request("/", &["a/b"]), Err(HostError::Malformed));
-        assert_eq!(request("/", &["user@a"]), Err(HostError::Malformed));
-    }
-
-    #[test]
-    fn a_target_is_sent_in_origin_form() {
-        for (given, sent) in [("http://a/b?c", "/b?c"), ("/b", "/b"), ("*", "*"), ("http://a", "/")]
-        {
-            assert_eq!(origin_form(&given.parse().expect("a target")).to_string(), sent);
-        }
     }
 }

@@ -6,6 +6,7 @@
 pub mod activity;
 pub mod body;
 pub mod forward;
+pub mod framing;
 pub mod handshake;
 pub mod headers;
 pub mod open;
@@ -13,3 +14,4 @@ pub mod origin;
 pub mod pool;
 pub mod respond;
 pub mod serve;
+pub mod target;

@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
 use super::body::{RequestBody, ResponseBody, Then};
+use super::framing;
 use super::handshake::Handshake;
 use super::headers::{self, Hop};
 use super::pool::http1;
@@ -82,7 +83,7 @@ pub async fn open(
             }
             Ok(Answer::Other(answer, task)) => {
                 let (mut head, incoming) = answer.into_parts();
-                if let Err(error) = headers::check_framing(&mut head.headers) {
+                if let Err(error) = framing::check_answer(&mut head.headers) {
                     task.abort();
                     return Err(Refusal::Framing(error));
                 }

@@ -10,9 +10,10 @@ use http::header::{
 use http::{Response, StatusCode};
 
 use super::body::ResponseBody;
+use super::framing::{FramingError, UnknownCoding};
 use super::handshake::{AnswerError, HandshakeError, SEC_WEBSOCKET_VERSION};
-use super::headers::{FramingError, HostError, NoPlace, UnknownCoding};
 use super::origin::OriginError;
+use super::target::{HostError, NoPlace};
 use crate::listener::limits::Full;
 use crate::random::random;
 use crate::route::Ambiguous;

@@ -1,6 +1,7 @@
 //! The client's way in: sockets, bound here (`bind`) or passed to us (`inherited`), the loop that
-//! accepts (`accept`), how many may come (`limits`), and for whom a load balancer says that it
-//! comes (`introduction`, in the words of `proxy_protocol`).
+//! accepts (`accept`), how many may come (`limits`) and at which pace (`turnstile`), for whom a load
+//! balancer says that it comes (`introduction`, in the words of `proxy_protocol`), and the TLS
+//! handshake (`secure`).
 
 pub mod accept;
 pub mod bind;
@@ -8,6 +9,7 @@ pub mod inherited;
 pub mod introduction;
 pub mod limits;
 pub mod proxy_protocol;
+pub mod secure;
 pub mod turnstile;
 
 use std::net::SocketAddr;
