@@ -29,18 +29,18 @@ impl Faults {
     /// Notes something that makes the configuration unusable.
     pub fn error(&mut self, place: Place, message: impl fmt::Display, way_out: impl fmt::Display) {
         self.errors.push(Fault {
-            message: message.to_string(),
+            message: escaped(&message.to_string()),
             place,
-            way_out: way_out.to_string(),
+            way_out: escaped(&way_out.to_string()),
         });
     }
 
     /// Notes something that works but should not stay so.
     pub fn warn(&mut self, place: Place, message: impl fmt::Display, way_out: impl fmt::Display) {
         self.warnings.push(Fault {
-            message: message.to_string(),
+            message: escaped(&message.to_string()),
             place,
-            way_out: way_out.to_string(),
+            way_out: escaped(&way_out.to_string()),
         });
     }
 
@@ -111,15 +111,28 @@ impl Report {
         let line = self.text[line_start..line_end].trim_end_matches('\r');
         let number = self.text[..start].matches('\n').count() + 1;
         let column = self.text[line_start..start].chars().count() + 1;
-        let end = floor_char_boundary(&self.text, place.end).clamp(start, line_start + line.len());
+        let line_end = (line_start + line.len()).max(start);
+        let end = floor_char_boundary(&self.text, place.end).clamp(start, line_end);
         let width = self.text[start..end.max(start)].chars().count().max(1);
 
         let gutter = number.to_string().len();
         let _ = writeln!(out, "{:gutter$} --> {}:{number}:{column}", "", self.path.display());
-        let _ = writeln!(out, "{number} | {}", line.replace('\t', " "));
+        let _ = writeln!(out, "{number} | {}", line.replace(char::is_control, " "));
         let carets = format!("{:indent$}{}", "", "^".repeat(width), indent = column - 1);
         let _ = writeln!(out, "{:gutter$} | {}", "", format!("{carets} {way_out}").trim_end());
     }
+}
+
+/// The text as one line that does nothing to a terminal: it may quote what a file had escaped.
+fn escaped(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
+        if c.is_control() {
+            line.extend(c.escape_default())
+        } else {
+            line.push(c)
+        }
+        line
+    })
 }
 
 /// The nearest place at or before `at` where a character begins.
@@ -167,10 +180,23 @@ mod tests {
     #[test]
     fn odd_places_do_not_panic() {
         let backwards = Range { start: 4, end: 3 };
-        for place in [0..0, 0..99, backwards, 50..60, 5..6, 1..4] {
-            render("a = \"é\r\nb", place, "");
+        for place in [0..0, 0..99, backwards, 50..60, 5..6, 1..4, 8..9, 9..10] {
+            render("a = \"é\r\r\nb", place, "");
         }
         render("", 0..0, "");
+    }
+
+    /// Found by fuzzing: `tidegate check` would have said it to the terminal.
+    #[test]
+    fn what_is_quoted_does_nothing_to_a_terminal() {
+        let mut faults = Faults::default();
+        faults.error(Some(4..6), "no upstream is named `\u{1b}[2J\r\n`", "is it `\u{7f}`?");
+        let report = faults.into_report(Path::new("proxy.toml"), "a = \"\u{1b}[2J\r\"");
+        assert_eq!(
+            report.errors(),
+            "error: no upstream is named `\\u{1b}[2J\\r\\n`\n  --> proxy.toml:1:5\n1 | a = \" [2J \"\n  \
+             |     ^^ is it `\\u{7f}`?\n\n"
+        );
     }
 
     #[test]
