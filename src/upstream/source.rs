@@ -77,6 +77,9 @@ async fn connect_from(from: IpAddr, to: SocketAddr) -> Result<TcpStream, Connect
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     };
     let socket = socket.map_err(ConnectError::Io)?;
+    // The port is taken here, for connections to anywhere. IP_BIND_ADDRESS_NO_PORT (ip(7)) would
+    // leave it to connect(2), and then it need only be free for this peer; none of our crates sets
+    // that safely.
     socket.bind(SocketAddr::new(from, 0)).map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => ConnectError::NoPort,
         ErrorKind::AddrNotAvailable => ConnectError::NotOurs(from),
