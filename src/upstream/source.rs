@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use tokio::net::{TcpSocket, TcpStream};
 
 /// The addresses of this machine that an upstream is dialled from.
@@ -77,9 +79,10 @@ async fn connect_from(from: IpAddr, to: SocketAddr) -> Result<TcpStream, Connect
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     };
     let socket = socket.map_err(ConnectError::Io)?;
-    // The port is taken here, for connections to anywhere. IP_BIND_ADDRESS_NO_PORT (ip(7)) would
-    // leave it to connect(2), and then it need only be free for this peer; none of our crates sets
-    // that safely.
+    // The port is chosen when it is known where the connection goes: then it need only be free for
+    // connections to there (ip(7)), and other programs may have it for theirs.
+    setsockopt(&socket, IpBindAddressNoPort, &true)
+        .map_err(|errno| ConnectError::Io(errno.into()))?;
     socket.bind(SocketAddr::new(from, 0)).map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => ConnectError::NoPort,
         ErrorKind::AddrNotAvailable => ConnectError::NotOurs(from),

@@ -230,3 +230,32 @@ async fn a_family_that_this_machine_does_not_have_is_no_want_of_ports() {
     assert!(reason.contains("cannot connect to http://[::1]:9000: "), "{reason}");
     assert!(!proxy.stderr().contains("port is left"), "{}", proxy.stderr());
 }
+
+/// A port is in use only for connections to the same endpoint (`IP_BIND_ADDRESS_NO_PORT` in ip(7)): from one address with
+/// 20 ports, 20 sessions with each of two endpoints, and the ports are still there for others.
+#[tokio::test]
+async fn each_endpoint_has_all_the_ports_of_an_address() {
+    if !with_few_ports("shared", "40000 40019").await {
+        return;
+    }
+    let (first, endpoint) = listener("127.0.0.1:9000").await;
+    let (second, other) = listener("127.0.0.1:9001").await;
+    let keys = "balance = \"round_robin\"\nsource_addresses = [\"127.0.0.2\"]";
+    let proxy = out_of_the_range(&[&endpoint, &other], keys).start().await;
+    let mut sessions = Vec::new();
+    for number in 0..40 {
+        let mut client = client(&proxy, number).await;
+        client.send(handshake("/")).await;
+        let accepted = within("a connection from the proxy", async {
+            tokio::select! { accepted = first.accept() => accepted, accepted = second.accept() => accepted }
+        });
+        let mut leg = Wire::new(accepted.await.expect("a connection").0);
+        leg.accept().await;
+        assert_eq!(client.head().await.status(), Some(101));
+        sessions.push((client, leg));
+    }
+    // Others, who leave the choice to the system, still have the ports.
+    let elsewhere = TcpListener::bind("127.0.0.1:9002").await.expect("nobody else is here");
+    let connecting = TcpStream::connect(elsewhere.local_addr().expect("a bound socket"));
+    within("a connection", connecting).await.expect("a port is left for this");
+}
