@@ -110,10 +110,12 @@ impl Report {
         let line_end = self.text[start..].find('\n').map_or(self.text.len(), |at| start + at);
         let line = self.text[line_start..line_end].trim_end_matches('\r');
         let number = self.text[..start].matches('\n').count() + 1;
+        // Behind the line at the furthest, and not behind what ends it.
+        let line_end = line_start + line.len();
+        let start = start.min(line_end);
         let column = self.text[line_start..start].chars().count() + 1;
-        let line_end = (line_start + line.len()).max(start);
         let end = floor_char_boundary(&self.text, place.end).clamp(start, line_end);
-        let width = self.text[start..end.max(start)].chars().count().max(1);
+        let width = self.text[start..end].chars().count().max(1);
 
         let gutter = number.to_string().len();
         let _ = writeln!(out, "{:gutter$} --> {}:{number}:{column}", "", self.path.display());
@@ -184,6 +186,8 @@ mod tests {
             render("a = \"é\r\r\nb", place, "");
         }
         render("", 0..0, "");
+        // Found by fuzzing.
+        assert!(render("a = \"\r\r\n", 7..8, "").contains("proxy.toml:1:6\n"));
     }
 
     /// Found by fuzzing: `tidegate check` would have said it to the terminal.

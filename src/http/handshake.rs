@@ -123,9 +123,10 @@ impl Handshake {
         if answer.status != StatusCode::SWITCHING_PROTOCOLS {
             return Err(AnswerError::Status(answer.status));
         }
-        let upgrades: Vec<&str> = tokens(headers, &UPGRADE).collect();
-        if !matches!(upgrades.as_slice(), [one] if one.eq_ignore_ascii_case("websocket")) {
-            return Err(AnswerError::Upgrade(upgrades.join(", ")));
+        let upgrades: Vec<&[u8]> = items(headers, &UPGRADE).collect();
+        if !matches!(upgrades.as_slice(), [one] if one.eq_ignore_ascii_case(b"websocket")) {
+            let upgrades = upgrades.join(b", ".as_slice());
+            return Err(AnswerError::Upgrade(String::from_utf8_lossy(&upgrades).into()));
         }
         if !has_token(headers, &CONNECTION, "upgrade") {
             return Err(AnswerError::Connection);
@@ -211,17 +212,26 @@ fn is_key(key: &[u8]) -> bool {
 }
 
 /// The items of a comma-separated header, over all its lines; empty ones are skipped
-/// (RFC 9110 §5.6.1), and so are those in other than ASCII, which no token is.
-pub(super) fn tokens<'a>(
+/// (RFC 9110 §5.6.1).
+fn items<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
-) -> impl Iterator<Item = &'a str> + use<'a> {
+) -> impl Iterator<Item = &'a [u8]> + use<'a> {
     headers
         .get_all(name)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .map(|item| item.trim_ascii())
-        .filter(|item| !item.is_empty() && item.is_ascii())
+        .filter(|item| !item.is_empty())
+}
+
+/// Those of them that may be tokens: not in other than ASCII.
+pub(super) fn tokens<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a str> + use<'a> {
+    items(headers, name)
+        .filter(|item| item.is_ascii())
         .filter_map(|item| std::str::from_utf8(item).ok())
 }
 
@@ -394,6 +404,11 @@ mod tests {
         ] {
             assert_eq!(handshake.check_answer(&answer(&headers)), expected, "{headers:?}");
         }
+        // Found by fuzzing: what is no token is not nothing.
+        let mut foreign = answer(&base);
+        foreign.headers.append(UPGRADE, HeaderValue::from_bytes(b"w\x8b").expect("a value"));
+        let foreign = handshake.check_answer(&foreign);
+        assert_eq!(foreign, Err(E::Upgrade("websocket, w\u{fffd}".into())));
         let mut ok = answer(&base);
         ok.status = StatusCode::OK;
         assert_eq!(handshake.check_answer(&ok), Err(E::Status(StatusCode::OK)));
