@@ -68,7 +68,9 @@ async fn a_reader_that_stops_is_given_up() {
         // Until the proxy lets go of it.
         while leg.try_send(&body).await.is_ok() {}
         drop(leg);
+        let began = Instant::now();
         nothing_is_left(&proxy, descriptors).await;
+        assert!(began.elapsed().as_secs() < 20, "it is let go of at once, and not when it likes");
         drop(client);
     }
     nothing_is_left(&proxy, descriptors).await;
