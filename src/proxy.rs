@@ -25,6 +25,7 @@ use crate::http::headers::{self, Forwarded, Hop};
 use crate::http::open::{Opened, UpstreamLeg, open};
 use crate::http::pool::Pool;
 use crate::http::respond::{self, Drained, Refusal};
+use crate::http::target::HostError;
 use crate::http::{forward, framing, serve, target};
 use crate::lifecycle::phases::Drain;
 use crate::listener::accept::Counted;
@@ -227,8 +228,13 @@ async fn carry(
     }
     target::check_form(request.uri())?;
     let host_name = host.as_ref().map_or("", |host| host.host()).to_ascii_lowercase();
+    // The root's dot makes it no other host (RFC 3986 §3.2.2).
+    let host_name = host_name.strip_suffix('.').map_or(host_name.as_str(), |name| name).to_owned();
     check_direction(&host_name, client)?;
     if let Some(port) = client.arrival.entrance.redirect_to {
+        if host_name.is_empty() {
+            return Err(HostError::Missing.into());
+        }
         return Err(redirect(&request, &host_name, port));
     }
     let running = client.worker.running.load();
@@ -245,7 +251,9 @@ async fn carry(
     }
     let handshake = handshake?;
     if let (Some(_), Some(origins)) = (&handshake, &route.config.origins) {
-        origins.check(&head.headers, host.as_ref())?;
+        let is_secure = client.arrival.entrance.tls
+            || client.arrival.is_trusted && headers::says_https(&head.headers);
+        origins.check(&head.headers, host.as_ref(), is_secure)?;
     }
     let hop = if handshake.is_some() { Hop::Handshake } else { Hop::Ordinary };
 
@@ -290,15 +298,16 @@ async fn open_session(
 ) -> Result<Response<ResponseBody>, Refusal> {
     let limits = client.worker.running.load().limits.clone();
     check_standing(route, client)?;
+    let permit = limits.open_session().map_err(Refusal::Full)?;
     let turn = limits.handshake_turn().map_err(Refusal::Full)?;
-    if !turn.is_zero() {
+    if !turn.wait().is_zero() {
         tokio::select! {
-            () = sleep(turn) => {}
+            () = sleep(turn.wait()) => {}
             () = client.worker.drain.draining() => {}
         }
         check_standing(route, client)?;
     }
-    let permit = limits.open_session().map_err(Refusal::Full)?;
+    turn.used();
     let addresses = client.arrival.addresses();
     let opened = open(request, handshake, &route.upstream, addresses, record).await?;
     let (upstream, answer) = match opened {

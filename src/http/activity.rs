@@ -1,10 +1,11 @@
 //! What a client's connection is doing: which deadline holds, and whose words are being written.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use http::StatusCode;
 use tokio::time::Instant;
 
+use super::body::Progress;
 use crate::config;
 
 /// What a connection is doing, as its deadlines see it.
@@ -16,6 +17,8 @@ pub struct Activity {
     is_switched: Cell<bool>,
     /// Since when the client has taken nothing of what is to be written.
     stalled: Cell<Option<Instant>>,
+    /// The request's body, where the answer has begun before its end.
+    upload: RefCell<Option<Progress>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +42,7 @@ impl Activity {
             kept_back: Cell::new(None),
             is_switched: Cell::new(false),
             stalled: Cell::new(None),
+            upload: RefCell::new(None),
         }
     }
 
@@ -52,8 +56,14 @@ impl Activity {
         self.doing.set(Doing::Answering);
     }
 
+    /// The answer begins; the request's body may still be coming.
+    pub(super) fn answers_upload(&self, progress: Progress) {
+        *self.upload.borrow_mut() = Some(progress);
+    }
+
     /// The answer has been handed to hyper to its last byte, or will never be.
     pub(super) fn answered(&self) {
+        self.upload.take();
         self.doing.set(Doing::Flushing);
     }
 
@@ -100,7 +110,10 @@ impl Activity {
             Doing::Idle(since) => (since + limits.keep_alive, Overdue::NextRequest),
             Doing::Answering | Doing::Flushing => match self.stalled.get() {
                 Some(since) => (since + limits.send_timeout, Overdue::Reader),
-                None => return Ok(soonest(limits)),
+                None => match self.upload.borrow().as_ref().and_then(Progress::awaited_since) {
+                    Some(since) => (Instant::from_std(since) + limits.body_timeout, Overdue::Body),
+                    None => return Ok(soonest(limits)),
+                },
             },
         };
         if until > now { Ok(until.min(soonest(limits))) } else { Err(overdue) }
@@ -133,7 +146,12 @@ impl Activity {
 
 /// When to look again, so that whatever comes next is found late in time.
 pub(super) fn soonest(limits: &config::Limits) -> Instant {
-    Instant::now() + limits.header_timeout.min(limits.keep_alive).min(limits.send_timeout)
+    Instant::now()
+        + limits
+            .header_timeout
+            .min(limits.keep_alive)
+            .min(limits.send_timeout)
+            .min(limits.body_timeout)
 }
 
 /// What has taken too long.
@@ -145,4 +163,6 @@ pub(super) enum Overdue {
     NextRequest,
     /// The client's reading of an answer.
     Reader,
+    /// The rest of a request whose answer has begun.
+    Body,
 }

@@ -41,6 +41,7 @@ pub struct Progress(Rc<ProgressCells>);
 struct ProgressCells {
     is_sent: Cell<bool>,
     is_awaited: Cell<bool>,
+    awaited_since: Cell<Option<Instant>>,
     is_broken: Cell<bool>,
     last: Cell<Option<Instant>>,
 }
@@ -59,6 +60,12 @@ impl Progress {
     /// Whether the client ended it too early, or with something that is no body.
     pub fn is_broken(&self) -> bool {
         self.0.is_broken.get()
+    }
+
+    /// Since when the endpoint has waited for more of it, if it does.
+    pub(super) fn awaited_since(&self) -> Option<Instant> {
+        let is_awaited = self.is_awaited() && !self.is_sent();
+        self.0.awaited_since.get().filter(|_| is_awaited)
     }
 
     /// When the last piece of it was handed on.
@@ -121,6 +128,9 @@ impl Body for RequestBody {
         }
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        if polled.is_pending() && !this.progress.0.is_awaited.get() {
+            this.progress.0.awaited_since.set(Some(Instant::now()));
+        }
         this.progress.0.is_awaited.set(polled.is_pending());
         let mut frame = ready!(polled);
         end_hop(&mut frame);
@@ -207,6 +217,11 @@ impl ResponseBody {
 
     /// Keeps the record open, and the connection marked as busy, until the body is gone.
     pub fn on_behalf_of(mut self, record: Record, activity: Rc<Activity>) -> Self {
+        if let Source::Upstream(Relayed { then: Then::Keep(_, _, progress), .. }) = &self.source
+            && !progress.is_sent()
+        {
+            activity.answers_upload(progress.clone());
+        }
         self.record = Some(record);
         self.activity = Some(activity);
         self

@@ -121,13 +121,11 @@ fn is_for_all(name: &HeaderName) -> bool {
 
 /// Sets `X-Forwarded-For`, `-Proto` and `-Host`, and `X-Client-Subject` and `Client-Cert`. What an
 /// untrusted peer says of the kind is dropped, and whatever a backend might take for it is in any
-/// case. A trusted one may say who its client is, unless it shows by a certificate who it is itself.
+/// case; nobody says who a client is by a certificate that we did not see.
 fn forward(headers: &mut HeaderMap, forwarded: Forwarded<'_>) {
     let Forwarded { is_trusted, identity, .. } = forwarded;
     remove_all(headers, |name| {
-        is_misread(name)
-            || is_forwarding(name) && !is_trusted
-            || is_identity(name) && (!is_trusted || identity.is_some())
+        is_misread(name) || is_forwarding(name) && !is_trusted || is_identity(name)
     });
     if let Some(identity) = identity {
         headers.insert(X_CLIENT_SUBJECT, identity.subject.clone());
@@ -185,6 +183,14 @@ fn is_misread(name: &str) -> bool {
         || is_identity(&read)
         || read == CONTENT_LENGTH.as_str()
         || read == TRANSFER_ENCODING.as_str()
+}
+
+/// Whether a peer that is believed says that its own client came by TLS.
+pub fn says_https(headers: &HeaderMap) -> bool {
+    headers.get(&X_FORWARDED_PROTO).is_some_and(|proto| {
+        let proto = proto.as_bytes();
+        proto.eq_ignore_ascii_case(b"https") || proto.eq_ignore_ascii_case(b"wss")
+    })
 }
 
 /// Whether the peer's word on its own clients is taken.
@@ -295,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_peer_says_who_its_client_is_unless_it_shows_a_certificate_itself() {
+    fn not_even_a_trusted_peer_says_by_a_header_who_its_client_is() {
         let told = [("x-client-subject", "CN=inner"), ("client_cert", ":AA==:")];
         let host = HeaderValue::from_static("chat.example.org");
         let own = Identity {
@@ -309,7 +315,7 @@ mod tests {
             ["x-client-subject", "client-cert", "client_cert"]
                 .map(|name| map.get(name).map(|value| value.to_str().expect("ASCII").to_owned()))
         };
-        assert_eq!(sent(None), [Some("CN=inner".into()), None, None]);
+        assert_eq!(sent(None), [None, None, None]);
         assert_eq!(sent(Some(&own)), [Some("CN=outer".into()), Some(":BB==:".into()), None]);
     }
 

@@ -17,7 +17,7 @@ pub struct Origins {
 /// One origin (RFC 6454 §6.1), or some.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OriginPattern {
-    /// `same`: that of the host and port that the handshake is for.
+    /// `same`: that of the host and port that the handshake is for, by https if that `is_secure`.
     Same,
     /// `null`: pages without one, such as sandboxed frames and local files.
     Null,
@@ -81,13 +81,15 @@ impl OriginPattern {
         Ok(Self::Site { scheme, host, port, is_wildcard })
     }
 
-    fn matches(&self, origin: Option<&Origin>, asked: Option<&Authority>) -> bool {
+    fn matches(&self, origin: Option<&Origin>, asked: Option<&Authority>, is_secure: bool) -> bool {
         match (self, origin) {
             (Self::Null, None) => true,
             (Self::Null, Some(_)) | (_, None) => false,
             (Self::Same, Some(origin)) => asked.is_some_and(|asked| {
                 let asked = Origin::of(&origin.scheme, asked.as_str());
-                is_web(&origin.scheme) && asked.as_ref() == Some(origin)
+                // A page that came without TLS may be anybody's who is on the way.
+                let is_as_safe = origin.scheme == "https" || !is_secure && origin.scheme == "http";
+                is_as_safe && asked.as_ref() == Some(origin)
             }),
             (Self::Site { scheme, host, port, is_wildcard }, Some(origin)) => {
                 let is_host = if *is_wildcard {
@@ -102,12 +104,17 @@ impl OriginPattern {
 }
 
 impl Origins {
-    /// Whether a handshake to `asked` is let in.
+    /// Whether a handshake to `asked` is let in, which came by TLS if it `is_secure`.
     ///
     /// # Errors
     ///
     /// [`OriginError`] where it is not.
-    pub fn check(&self, headers: &HeaderMap, asked: Option<&Authority>) -> Result<(), OriginError> {
+    pub fn check(
+        &self,
+        headers: &HeaderMap,
+        asked: Option<&Authority>,
+        is_secure: bool,
+    ) -> Result<(), OriginError> {
         let mut named = headers.get_all(ORIGIN).iter();
         let text = match (named.next(), named.next()) {
             (None, _) if self.allows_missing => return Ok(()),
@@ -119,7 +126,7 @@ impl Origins {
             "null" => None,
             _ => Some(Origin::parse(text).ok_or(OriginError::Malformed)?),
         };
-        if self.allowed.iter().any(|pattern| pattern.matches(origin.as_ref(), asked)) {
+        if self.allowed.iter().any(|pattern| pattern.matches(origin.as_ref(), asked, is_secure)) {
             return Ok(());
         }
         Err(OriginError::Foreign(text.to_owned()))
@@ -167,10 +174,6 @@ impl Origin {
     }
 }
 
-fn is_web(scheme: &str) -> bool {
-    matches!(scheme, "http" | "https")
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -190,7 +193,28 @@ mod tests {
             headers.append(ORIGIN, HeaderValue::from_str(origin).expect("a value"));
         }
         let asked = (!asked.is_empty()).then(|| asked.parse().expect("an authority"));
-        origins.check(&headers, asked.as_ref())
+        let not_secure = origins.check(&headers, asked.as_ref(), false);
+        let secure = origins.check(&headers, asked.as_ref(), true);
+        let is_plain = named.iter().any(|origin| origin.starts_with("http:"));
+        // What holds on a plain connection holds on a secure one, but for plain pages of the host.
+        assert!(secure == not_secure || is_plain && secure.is_err(), "{named:?}");
+        not_secure
+    }
+
+    #[test]
+    fn a_page_without_tls_is_not_the_same_as_a_socket_with_it() {
+        let origins = Origins { allowed: vec![OriginPattern::Same], allows_missing: false };
+        let host = "a.example".parse().expect("an authority");
+        for (origin, is_secure, is_let_in) in [
+            ("http://a.example", false, true),
+            ("http://a.example", true, false),
+            ("https://a.example", true, true),
+            ("https://a.example", false, true),
+        ] {
+            let headers = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static(origin))]);
+            let checked = origins.check(&headers, Some(&host), is_secure);
+            assert_eq!(checked.is_ok(), is_let_in, "{origin} {is_secure}");
+        }
     }
 
     #[test]

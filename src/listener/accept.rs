@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+use super::bind::BACKLOG;
 use crate::http::headers;
 use crate::listener::limits::Admission;
 use crate::listener::{Door, Entrance};
@@ -77,7 +78,12 @@ async fn accept_until(
     // Asked by itself, since the runtime knows only what it was told of before, and gives each task
     // no more than its share.
     let Ok(listener) = listener.into_std() else { return };
-    while let Ok((stream, peer)) = listener.accept() {
+    for _ in 0..BACKLOG {
+        let (stream, peer) = match listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) if is_about_one_connection(&error) => continue,
+            Err(_) => break,
+        };
         let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
         match stream {
             Ok(stream) => admit(stream, peer, &door, &worker),

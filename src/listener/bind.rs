@@ -12,7 +12,7 @@ use crate::config;
 use crate::transport::set_tcp_options;
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// One listener, bound for every worker.
 #[derive(Debug)]

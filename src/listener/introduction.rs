@@ -32,11 +32,12 @@ pub async fn introduce(
         () = worker.drain.leaving_after(|| true) => return None,
     };
     match heard {
-        Ok(Some(addresses)) => {
+        Ok(Heard::Unknown) => Some((socket, Arrival { is_trusted: false, ..arrival })),
+        Ok(Heard::Client(addresses)) => {
             let arrival = arrival.of_client(addresses, &worker.running.load().limits)?;
             Some((socket, arrival))
         }
-        Ok(None) => Some((socket, arrival)),
+        Ok(Heard::Nothing) => Some((socket, arrival)),
         Err(error) => {
             if !matches!(error, Unintroduced::Silent) {
                 arrival.counters.shard().unintroduced();
@@ -92,8 +93,17 @@ enum Unintroduced {
     Io(#[from] io::Error),
 }
 
-/// Between whom the connection is, where a peer that `is_trusted` says so; `None` where the
-/// connection's own addresses hold. Of the connection nothing is read but the header. The future
+/// What a peer says of the connection.
+enum Heard {
+    /// It is its own.
+    Nothing,
+    /// It is somebody's whose address it does not tell: what is said on it is a stranger's.
+    Unknown,
+    /// It is this client's.
+    Client(Addresses),
+}
+
+/// What a peer that `is_trusted` says of the connection. Of the connection nothing is read but the header. The future
 /// has a buffer of 4 KiB in it, and waits for as long as the peer does.
 ///
 /// # Errors
@@ -103,16 +113,17 @@ async fn hear(
     tcp: &mut TcpStream,
     rule: ProxyProtocol,
     is_trusted: bool,
-) -> Result<Option<Addresses>, Unintroduced> {
+) -> Result<Heard, Unintroduced> {
     match (rule, is_trusted) {
         // Whatever a stranger says of others is for HTTP or TLS to refuse.
-        (ProxyProtocol::Off, _) | (ProxyProtocol::Accept, false) => Ok(None),
+        (ProxyProtocol::Off, _) | (ProxyProtocol::Accept, false) => Ok(Heard::Nothing),
         (ProxyProtocol::Require, false) => Err(Unintroduced::Stranger),
         (ProxyProtocol::Accept | ProxyProtocol::Require, true) => match read(tcp).await? {
-            Some(Header::Proxied(addresses)) => Ok(Some(addresses)),
-            Some(Header::Local) => Ok(None),
+            Some(Header::Proxied(addresses)) => Ok(Heard::Client(addresses)),
+            Some(Header::Unknown) => Ok(Heard::Unknown),
+            Some(Header::Local) => Ok(Heard::Nothing),
             None if rule == ProxyProtocol::Require => Err(Unintroduced::Missing),
-            None => Ok(None),
+            None => Ok(Heard::Nothing),
         },
     }
 }

@@ -2,14 +2,14 @@
 //! holds a permit, which follows the connection into its relay and is given back when dropped.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::turnstile::Turnstile;
+use super::turnstile::{TooMany, Turn, Turnstile};
 use crate::config;
 
 /// Connections over the limit that may wait for their refusal at once; beyond that they are
@@ -58,6 +58,33 @@ pub struct Permit {
     of: Of,
 }
 
+/// A turn at `limits.handshake_rate`.
+#[derive(Debug)]
+pub struct HandshakeTurn {
+    turn: Option<Turn>,
+    limits: Arc<Limits>,
+}
+
+impl HandshakeTurn {
+    /// How long to wait for it.
+    pub fn wait(&self) -> Duration {
+        self.turn.map_or(Duration::ZERO, |turn| turn.wait)
+    }
+
+    /// It has come, and is used.
+    pub fn used(mut self) {
+        self.turn = None;
+    }
+}
+
+impl Drop for HandshakeTurn {
+    fn drop(&mut self) {
+        if let Some(turn) = &self.turn {
+            self.limits.handshakes.take_back(turn);
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Of {
     Sessions,
@@ -87,16 +114,17 @@ impl Limits {
         self.sessions.most.store(most(limits.sessions), Ordering::Relaxed);
         self.connections.most.store(most(limits.connections), Ordering::Relaxed);
         self.per_address.most.store(most(limits.connections_per_ip), Ordering::Relaxed);
-        self.handshakes.change(limits.handshakes);
+        self.handshakes.change(limits.handshakes, Instant::now());
     }
 
-    /// How long a handshake waits for its turn.
+    /// A handshake's turn, which is given back if it is dropped before it was used.
     ///
     /// # Errors
     ///
-    /// [`Full::Handshakes`] where that would be too long.
-    pub fn handshake_turn(&self) -> Result<Duration, Full> {
-        self.handshakes.turn(Instant::now()).map_err(|_too_many| Full::Handshakes)
+    /// [`Full::Handshakes`] where it would be too long until then.
+    pub fn handshake_turn(self: &Arc<Self>) -> Result<HandshakeTurn, Full> {
+        let turn = self.handshakes.turn(Instant::now()).map_err(|TooMany| Full::Handshakes)?;
+        Ok(HandshakeTurn { turn: Some(turn), limits: self.clone() })
     }
 
     /// Sessions that are open.
@@ -221,6 +249,14 @@ impl Counter {
     }
 }
 
+/// What one client has of addresses: of IPv6, a whole /64 (RFC 6177 §2), any of which it may use.
+fn household(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+    }
+}
+
 #[derive(Debug)]
 struct PerAddress {
     most: AtomicUsize,
@@ -234,6 +270,7 @@ impl PerAddress {
     }
 
     fn enter(&self, ip: IpAddr) -> bool {
+        let ip = household(ip);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(ip).or_default();
         let fits = *count < self.most.load(Ordering::Relaxed);
@@ -242,6 +279,7 @@ impl PerAddress {
     }
 
     fn leave(&self, ip: IpAddr) {
+        let ip = household(ip);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&ip) {
             *count -= 1;
@@ -331,6 +369,17 @@ mod tests {
         drop(first);
         assert_eq!(limits.connections(), 0);
         assert!(matches!(limits.admit(ip(1)), Admission::Admitted(_)));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let limits = limits(None, Some(1));
+        let address = |text: &str| Some(text.parse().expect("an address"));
+        let _first = limits.admit(address("2001:db8:0:7::1"));
+        let second = limits.admit(address("2001:db8:0:7:ffff::9"));
+        assert!(matches!(second, Admission::Refused(Full::Address, _)));
+        assert!(matches!(limits.admit(address("2001:db8:0:8::1")), Admission::Admitted(_)));
+        drop(second);
     }
 
     #[test]

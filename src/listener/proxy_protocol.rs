@@ -34,9 +34,10 @@ pub struct Addresses {
 pub enum Header {
     /// The connection is for somebody else.
     Proxied(Addresses),
-    /// It is the proxy's own (LOCAL), or for somebody without an IP address (UNKNOWN, a Unix
-    /// socket): the addresses of the connection itself hold.
+    /// It is the proxy's own (LOCAL), as for a health check.
     Local,
+    /// It is for somebody without an IP address that could be told (UNKNOWN, a Unix socket).
+    Unknown,
 }
 
 /// What the front of a connection is.
@@ -115,7 +116,7 @@ fn parse_v1(bytes: &[u8]) -> Result<Parsed, HeaderError> {
     let line = std::str::from_utf8(&bytes[V1.len()..end]).map_err(|_| HeaderError::Line)?;
     let header = match line.strip_prefix(" UNKNOWN") {
         // Anything may follow, and is ignored.
-        Some(rest) if rest.is_empty() || rest.starts_with(' ') => Header::Local,
+        Some(rest) if rest.is_empty() || rest.starts_with(' ') => Header::Unknown,
         _ => Header::Proxied(addresses_v1(line).ok_or(HeaderError::Line)?),
     };
     Ok(Parsed::Complete(header, end + 2))
@@ -188,10 +189,10 @@ fn addresses_v2(family: u8, block: &[u8]) -> Option<(Header, &[u8])> {
             let (client, destination) = ((*client).into(), (*destination).into());
             Some((Header::Proxied(Addresses::with_ports(client, destination, *ports)), tlvs))
         }
-        0x31 | 0x32 => block.split_first_chunk::<216>().map(|(_, tlvs)| (Header::Local, tlvs)),
+        0x31 | 0x32 => block.split_first_chunk::<216>().map(|(_, tlvs)| (Header::Unknown, tlvs)),
         // Datagrams did not bring a TCP connection here, and of what is unspecified nobody knows
         // where its TLVs begin: all of it is skipped (§2.2 of the specification).
-        _ => Some((Header::Local, &[])),
+        _ => Some((Header::Unknown, &[])),
     }
 }
 
@@ -269,7 +270,7 @@ fn encode_v1(header: Header) -> String {
 fn encode_v2(header: Header) -> Vec<u8> {
     let mut bytes = V2.to_vec();
     let Header::Proxied(Addresses { client, destination }) = header else {
-        bytes.extend([0x20, 0x00, 0, 0]);
+        bytes.extend([if header == Header::Local { 0x20 } else { 0x21 }, 0x00, 0, 0]);
         return bytes;
     };
     match (client.ip(), destination.ip()) {
@@ -340,9 +341,9 @@ mod tests {
             ),
             ("PROXY TCP6 2001:DB8::7 ::1 1 65535\r\n", proxied("[2001:db8::7]:1", "[::1]:65535")),
             ("PROXY TCP6 ::ffff:192.0.2.7 ::ffff:c000:201 56324 443\r\n", tcp4()),
-            ("PROXY UNKNOWN\r\n", Header::Local),
-            ("PROXY UNKNOWN what\never \r it is\r\n", Header::Local),
-            (&longest, Header::Local),
+            ("PROXY UNKNOWN\r\n", Header::Unknown),
+            ("PROXY UNKNOWN what\never \r it is\r\n", Header::Unknown),
+            (&longest, Header::Unknown),
         ] {
             let with_more = format!("{line}GET / HTTP/1.1\r\n");
             let expected = Ok(Parsed::Complete(header, line.len()));
@@ -393,12 +394,12 @@ mod tests {
         for (command, family, block, header) in [
             (0x21, 0x11, TCP4.to_vec(), tcp4()),
             (0x21, 0x21, tcp6.clone(), proxied("[2001:db8::7]:56324", "192.0.2.1:443")),
-            (0x21, 0x31, vec![b'x'; 216], Header::Local),
-            (0x21, 0x00, vec![], Header::Local),
-            (0x21, 0x00, vec![1, 2, 3], Header::Local),
-            (0x21, 0x12, TCP4.to_vec(), Header::Local),
-            (0x21, 0x22, tcp6, Header::Local),
-            (0x21, 0x10, vec![], Header::Local),
+            (0x21, 0x31, vec![b'x'; 216], Header::Unknown),
+            (0x21, 0x00, vec![], Header::Unknown),
+            (0x21, 0x00, vec![1, 2, 3], Header::Unknown),
+            (0x21, 0x12, TCP4.to_vec(), Header::Unknown),
+            (0x21, 0x22, tcp6, Header::Unknown),
+            (0x21, 0x10, vec![], Header::Unknown),
             (0x20, 0x00, vec![], Header::Local),
             (0x20, 0x11, TCP4.to_vec(), Header::Local),
             (0x20, 0xFF, vec![0; 4096], Header::Local),
@@ -487,6 +488,7 @@ mod tests {
     fn any_header() -> impl Strategy<Value = Header> {
         prop_oneof![
             1 => Just(Header::Local),
+            1 => Just(Header::Unknown),
             9 => (any_address(), any_address())
                 .prop_map(|(client, destination)| Header::Proxied(Addresses { client, destination })),
         ]
@@ -512,7 +514,8 @@ mod tests {
                 let len = bytes.len();
                 let is_mixed = matches!(header, Header::Proxied(Addresses { client, destination })
                     if client.is_ipv4() != destination.is_ipv4());
-                let told = if is_mixed && version == Version::V1 { Header::Local } else { header };
+                let is_untold = is_mixed || header == Header::Local;
+                let told = if is_untold && version == Version::V1 { Header::Unknown } else { header };
                 bytes.extend(&rest);
                 prop_assert_eq!(parse(&bytes), Ok(Parsed::Complete(told, len)));
             }

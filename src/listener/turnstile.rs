@@ -19,6 +19,15 @@ struct State {
     used_up: Instant,
 }
 
+/// Somebody's turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// How long it is until then.
+    pub wait: Duration,
+    /// For how long it makes others wait.
+    takes: Duration,
+}
+
 /// A turn would have come too late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany;
@@ -29,29 +38,46 @@ impl Turnstile {
         Self(Mutex::new(State { pace, used_up: now }))
     }
 
-    /// Goes at another pace from now on. Turns that have been given out stand.
-    pub fn change(&self, pace: Option<Pace>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pace = pace;
+    /// Goes at another pace from `now` on. Turns that have been given out stand; newcomers wait no
+    /// longer than if as many had come at the new pace as may come at once.
+    pub fn change(&self, pace: Option<Pace>, now: Instant) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pace) = pace
+            && state.pace != Some(pace)
+        {
+            state.used_up = state.used_up.min(now + pace.rate.per);
+        }
+        state.pace = pace;
     }
 
-    /// How long to wait from `now` for the turn that this takes. After a silence, as many as the
+    /// Takes a turn back that was not used: newcomers come sooner.
+    pub fn take_back(&self, turn: &Turn) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(used_up) = state.used_up.checked_sub(turn.takes) {
+            state.used_up = used_up;
+        }
+    }
+
+    /// Takes the next turn from `now`. After a silence, as many as the
     /// rate gives in its second, minute or hour need not wait: the generic cell rate algorithm
     /// (ITU-T I.371, annex A).
     ///
     /// # Errors
     ///
     /// [`TooMany`] where that would be longer than the pace says; no turn is taken then.
-    pub fn turn(&self, now: Instant) -> Result<Duration, TooMany> {
+    pub fn turn(&self, now: Instant) -> Result<Turn, TooMany> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Pace { rate, wait }) = state.pace else { return Ok(Duration::ZERO) };
-        let each = rate.per.div_f64(rate.amount as f64);
-        let used_up = state.used_up.max(now) + each;
+        let Some(Pace { rate, wait }) = state.pace else {
+            return Ok(Turn { wait: Duration::ZERO, takes: Duration::ZERO });
+        };
+        let takes = rate.per.div_f64(rate.amount as f64);
+        let used_up = state.used_up.max(now) + takes;
         let waits = used_up.saturating_duration_since(now + rate.per);
         if waits > wait {
             return Err(TooMany);
         }
         state.used_up = used_up;
-        Ok(waits)
+        Ok(Turn { wait: waits, takes })
     }
 }
 
@@ -71,7 +97,8 @@ mod tests {
     fn a_crowd_goes_through_one_after_the_other() {
         let now = Instant::now();
         let turnstile = Turnstile::new(pace("10/s", 500), now);
-        let waits: Vec<_> = (0..17).map(|_| turnstile.turn(now)).collect();
+        let wait = |at| turnstile.turn(at).map(|turn| turn.wait);
+        let waits: Vec<_> = (0..17).map(|_| wait(now)).collect();
         assert!(waits[..10].iter().all(|wait| *wait == Ok(Duration::ZERO)), "{waits:?}");
         for (place, wait) in (1..).zip(&waits[10..15]) {
             assert_eq!(*wait, Ok(Duration::from_millis(100 * place)));
@@ -79,17 +106,35 @@ mod tests {
         assert_eq!(waits[15..], [Err(TooMany), Err(TooMany)]);
         // Whoever was turned away has used up nothing.
         let later = now + Duration::from_millis(100);
-        assert_eq!(turnstile.turn(later), Ok(Duration::from_millis(500)));
+        assert_eq!(wait(later), Ok(Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn a_turn_that_is_not_used_is_somebody_elses() {
+        let now = Instant::now();
+        let turnstile = Turnstile::new(pace("1/s", 3_000), now);
+        let turns: Vec<_> = (0..5).map(|_| turnstile.turn(now)).collect();
+        assert_eq!(turns[4], Err(TooMany));
+        for turn in turns[1..4].iter().flatten() {
+            turnstile.take_back(turn);
+        }
+        assert_eq!(turnstile.turn(now).map(|turn| turn.wait), Ok(Duration::from_secs(1)));
     }
 
     #[test]
     fn a_reload_changes_the_pace() {
         let now = Instant::now();
         let turnstile = Turnstile::new(pace("1/h", 0), now);
-        assert_eq!(turnstile.turn(now), Ok(Duration::ZERO));
-        assert_eq!(turnstile.turn(now), Err(TooMany));
-        turnstile.change(None);
-        assert_eq!(turnstile.turn(now), Ok(Duration::ZERO));
+        let wait = |at| turnstile.turn(at).map(|turn| turn.wait);
+        assert_eq!(wait(now), Ok(Duration::ZERO));
+        assert_eq!(wait(now), Err(TooMany));
+        // What was used up of an hour's does not stand in the way of a second's.
+        turnstile.change(pace("10/s", 100), now);
+        assert_eq!(wait(now), Ok(Duration::from_millis(100)));
+        turnstile.change(pace("10/s", 100), now);
+        assert_eq!(wait(now), Err(TooMany));
+        turnstile.change(None, now);
+        assert_eq!(wait(now), Ok(Duration::ZERO));
     }
 
     proptest! {
@@ -105,9 +150,9 @@ mod tests {
             let mut goings = Vec::new();
             for pause in comings {
                 now += Duration::from_millis(pause);
-                if let Ok(wait) = turnstile.turn(now) {
-                    prop_assert!(wait <= Duration::from_secs(2));
-                    goings.push(now + wait);
+                if let Ok(turn) = turnstile.turn(now) {
+                    prop_assert!(turn.wait <= Duration::from_secs(2));
+                    goings.push(now + turn.wait);
                 }
             }
             goings.sort();

@@ -15,8 +15,9 @@ pub struct TooMany;
 
 /// What servers may take `path` for besides what is written: parameters (`;v=1`) cut off,
 /// percent-encodings decoded once or twice, with or without those of slashes, the rest behind an
-/// encoded NUL, `?` or `#` cut off, backslashes taken for slashes, several slashes for one, and
-/// dot segments resolved, before or after the rest. Empty for most paths.
+/// encoded NUL, `?` or `#` cut off, backslashes taken for slashes, several slashes for one or for
+/// the beginning of a host, and dot segments resolved, before or after the rest. Empty for most
+/// paths.
 ///
 /// # Errors
 ///
@@ -53,6 +54,7 @@ fn is_plain(path: &[u8]) -> bool {
 /// What a server may do to a path before it looks at it.
 #[derive(Debug, Clone, Copy)]
 enum Step {
+    CutAuthority,
     CutParameters,
     ResolveDots,
     DecodeAllButSlashes,
@@ -63,13 +65,15 @@ enum Step {
 }
 
 /// In an order in which each may also be left out.
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 12] = [
+    Step::CutAuthority,
     Step::CutParameters,
     Step::ResolveDots,
     Step::DecodeAllButSlashes,
     Step::Decode,
     Step::CutAtEnd,
     Step::TurnBackslashes,
+    Step::CutAuthority,
     Step::CutParameters,
     Step::MergeSlashes,
     Step::ResolveDots,
@@ -79,6 +83,7 @@ const STEPS: [Step; 10] = [
 impl Step {
     fn of(self, path: &[u8]) -> Vec<u8> {
         match self {
+            Self::CutAuthority => without_authority(path),
             Self::CutParameters => without_parameters(path),
             Self::ResolveDots => resolved(path),
             Self::DecodeAllButSlashes => {
@@ -123,6 +128,22 @@ fn decode(path: &[u8], is_wanted: impl Fn(u8) -> bool) -> Cow<'_, [u8]> {
         }
     }
     Cow::Owned(decoded)
+}
+
+/// Without the first segment behind two slashes or more, of either kind: where a target is read as
+/// a URL relative to another, as by `new URL(target, base)`, that is a host (RFC 3986 §4.2; the URL
+/// standard's "special authority ignore slashes state").
+fn without_authority(path: &[u8]) -> Vec<u8> {
+    let is_slash = |byte: &u8| matches!(byte, b'/' | b'\\');
+    let slashes = path.iter().take_while(|byte| is_slash(byte)).count();
+    if slashes < 2 {
+        return path.to_vec();
+    }
+    let behind = &path[slashes..];
+    match behind.iter().position(is_slash) {
+        Some(end) => behind[end..].to_vec(),
+        None => b"/".to_vec(),
+    }
 }
 
 /// Without what stands behind a `;` in any segment, as Java's servers read it.
@@ -186,6 +207,12 @@ mod tests {
             (r"/\admin", "/admin"),
             ("//admin", "/admin"),
             ("/./admin", "/admin"),
+            ("//x/admin", "/admin"),
+            ("///x/admin", "/admin"),
+            (r"/\x/admin", "/admin"),
+            (r"/\\x\admin", "/admin"),
+            ("/%2fx/admin", "/admin"),
+            ("//admin.test", "/"),
             ("/%61dmin", "/admin"),
             ("/%2fadmin", "/admin"),
             ("/admin;v=1/x", "/admin/x"),

@@ -260,10 +260,10 @@ async fn nobody_says_by_a_header_who_it_is() {
     }
 }
 
-/// Puts in: a trusted proxy that says who its client is, and the same one with a certificate of its own. Out: its word in
-/// the first case; in the second its own name, and nothing of the other.
+/// Puts in: a trusted proxy that says who its client is, and the same one with a certificate of its own. Out: nothing in the
+/// first case, as most proxies let such headers of strangers pass (RFC 9440 §4); in the second its own name.
 #[tokio::test]
-async fn a_trusted_peer_may_say_who_its_client_is() {
+async fn not_even_a_trusted_peer_says_by_a_header_who_its_client_is() {
     let upstream = Upstream::raw().await;
     let authority = Authority::new();
     let setup = Setup::to(upstream.endpoint());
@@ -276,8 +276,7 @@ async fn a_trusted_peer_may_say_who_its_client_is() {
     let told = "X-Client-Subject: CN=inner\r\nClient-Cert: :AAAA:\r\nClient_Cert: :AAAA:\r\n";
     for over in [Over::Plain, Over::Tls] {
         let head = seen(&mut proxy.connect(over).await, &upstream, told).await;
-        assert_eq!(head.field("x-client-subject"), Some("CN=inner"));
-        assert_eq!(head.field("client-cert"), Some(":AAAA:"));
+        assert!(!head.text.contains("AAAA") && !head.text.contains("inner"), "{head:?}");
     }
     let leaf = alice(&authority);
     let mut client = proxy.tls(showing(&leaf, &TLS13), "localhost").await;

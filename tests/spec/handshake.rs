@@ -468,6 +468,11 @@ async fn a_plain_request_is_redirected_to_https() {
     let port = proxy.address(Over::Tls).port();
     let location = format!("https://app.example:{port}/a?b=c");
     assert_eq!(response.head.field("location"), Some(&*location));
+    // Without a host there is no place to send anybody to, and the path must not become one.
+    let mut hostless = proxy.plain().await;
+    hostless.send("GET //evil.test/ HTTP/1.0\r\n\r\n").await;
+    let response = hostless.response().await;
+    assert!(response.head.first().starts_with("HTTP/1.0 400 "), "{response:?}");
     upstream.expect_untouched().await;
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use crate::support::wire::{handshake, switching};
-use crate::support::{BOTH, Over, Proxy, Setup, Upstream, Wire, eventually, noise, within};
+use crate::support::{BOTH, Ending, Over, Proxy, Setup, Upstream, Wire, eventually, noise, within};
 
 /// Awaits that there is no connection, no session, and no more descriptors than at first.
 async fn nothing_is_left(proxy: &Proxy, descriptors: usize) {
@@ -162,7 +162,7 @@ async fn a_crowd_of_handshakes_is_let_in_at_a_pace() {
 #[tokio::test]
 async fn a_handshake_that_waits_for_its_turn_is_not_forgotten() {
     let upstream = Upstream::raw().await;
-    let limits = "[limits]\nhandshake_rate = \"1/m\"\nhandshake_wait = \"3m\"";
+    let limits = "[limits]\nhandshake_rate = \"1/m\"\nhandshake_wait = \"90s\"";
     let proxy = Setup::to(upstream.endpoint()).also(limits).start().await;
     let (first, leg) = proxy.session(Over::Plain, &upstream).await;
     drop((first, leg));
@@ -173,12 +173,51 @@ async fn a_handshake_that_waits_for_its_turn_is_not_forgotten() {
     eventually("it to be there", || proxy.descriptors() > descriptors).await;
     waiting.reset();
     nothing_is_left(&proxy, descriptors).await;
+    // Its turn is the next one's, who would have to wait for two minutes otherwise.
     let mut waiting = proxy.plain().await;
     waiting.send(handshake("/")).await;
     eventually("it to be there", || proxy.descriptors() > descriptors).await;
     proxy.drain();
     waiting.response().await.refused(503, "shutting down");
     assert_eq!(proxy.exited().await, 0);
+}
+
+/// What was used up of a slow pace does not stand in the way of a faster one that a reload brings.
+#[tokio::test]
+async fn a_faster_pace_holds_from_its_reload_on() {
+    let upstream = Upstream::raw().await;
+    let limits = "[limits]\nhandshake_rate = \"1/h\"\nhandshake_wait = \"2s\"";
+    let proxy = Setup::to(upstream.endpoint()).also(limits).start().await;
+    let _first = proxy.session(Over::Plain, &upstream).await;
+    let mut second = proxy.plain().await;
+    second.send(handshake("/")).await;
+    second.response().await.refused(503, "handshakes");
+    proxy.edit("1/h", "1000/s");
+    assert!(proxy.reload().await.contains("reloaded"));
+    proxy.open(&mut second, &upstream).await;
+}
+
+/// A body that pauses after its answer has begun is held to `body_timeout` as well: nobody could be told by a status any
+/// more, so the connection is reset, and the upstream's is closed.
+#[tokio::test]
+async fn a_body_that_pauses_under_its_answer_ends_it() {
+    let upstream = Upstream::raw().await;
+    let limits = "[limits]\nbody_timeout = \"500ms\"";
+    let proxy = Setup::to(upstream.endpoint()).also(limits).start().await;
+    let descriptors = proxy.descriptors();
+    for over in BOTH {
+        let mut client = proxy.connect(over).await;
+        client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n123").await;
+        let mut leg = upstream.accept().await;
+        leg.head().await;
+        leg.expect("123").await;
+        leg.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc").await;
+        assert_eq!(client.head().await.status(), Some(200));
+        client.expect("abc").await;
+        assert_eq!(client.rest().await.1, Ending::Reset, "{over:?}");
+        leg.rest().await;
+    }
+    nothing_is_left(&proxy, descriptors).await;
 }
 
 /// 10,000 connections that are opened and reset in a row, in the middle of whatever was going on, leave nothing behind.

@@ -64,6 +64,7 @@ async fn the_most_specific_host_wins() {
     let wanted = [
         ("chat.example.com", "exact"),
         ("CHAT.Example.Com:8080", "exact"),
+        ("chat.example.com.", "exact"),
         ("other.example.com", "wild"),
         ("a.eu.example.com", "wilder"),
         ("example.com", "any"),
