@@ -28,8 +28,9 @@ fuzz_target!(|bytes: &[u8]| {
             let line = encode(Version::V1, header);
             let told = match header {
                 Header::Proxied(of) if of.client.is_ipv4() != of.destination.is_ipv4() => {
-                    Header::Local
+                    Header::Unknown
                 }
+                Header::Local => Header::Unknown,
                 header => header,
             };
             assert!(line.len() <= 107);
