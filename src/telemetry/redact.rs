@@ -27,25 +27,33 @@ const SHORT_SECRETS: [&str; 5] = ["key", "sig", "pwd", "pass", "sid"];
 
 /// The path and query as they may be logged; `more` are further secret keys, in lower case.
 pub(super) fn query(path_and_query: &str, more: &[String]) -> String {
-    let Some((path, query)) = path_and_query.split_once('?') else {
-        return path_and_query.to_owned();
-    };
     let mut shown = String::with_capacity(path_and_query.len());
-    shown.push_str(path);
-    let mut separator = '?';
-    for pair in query.split('&') {
-        shown.push(separator);
-        separator = '&';
-        match pair.split_once('=') {
-            Some((key, _)) if is_secret(key, more) => {
-                shown.push_str(key);
-                shown.push('=');
-                shown.push_str(REDACTED);
-            }
-            _ => shown.push_str(pair),
-        }
+    let (path, query) = match path_and_query.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (path_and_query, None),
+    };
+    // Java's servers put their `;jsessionid=…` there.
+    for part in path.split_inclusive(['/', ';']) {
+        let end = part.len() - usize::from(part.ends_with(['/', ';']));
+        push_pair(&mut shown, &part[..end], more);
+        shown.push_str(&part[end..]);
+    }
+    for (at, pair) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
+        shown.push(if at == 0 { '?' } else { '&' });
+        push_pair(&mut shown, pair, more);
     }
     shown
+}
+
+fn push_pair(shown: &mut String, pair: &str, more: &[String]) {
+    match pair.split_once('=') {
+        Some((key, _)) if is_secret(key, more) => {
+            shown.push_str(key);
+            shown.push('=');
+            shown.push_str(REDACTED);
+        }
+        _ => shown.push_str(pair),
+    }
 }
 
 /// A subprotocol as it may be logged. Browsers let a page set no other header of a handshake, so
@@ -143,6 +151,10 @@ mod tests {
             ("/ws?ours=1", "/ws?ours=[redacted]"),
             ("/ws?a%=1&b%zz=2&token", "/ws?a%=1&b%zz=2&token"),
             ("/ws?token=a?b=c", "/ws?token=[redacted]"),
+            ("/ws?", "/ws?"),
+            ("/a;v=1/b;jsessionid=f00/c/", "/a;v=1/b;jsessionid=[redacted]/c/"),
+            ("/a;v=1/b;session_id=f00;w=2/c/?d", "/a;v=1/b;session_id=[redacted];w=2/c/?d"),
+            ("/ws%3Ftoken=abc", "/ws%3Ftoken=[redacted]"),
         ] {
             assert_eq!(query(given, &["ours".into()]), shown);
         }
