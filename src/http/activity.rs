@@ -1,6 +1,7 @@
 //! What a client's connection is doing: which deadline holds, and whose words are being written.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 
 use http::StatusCode;
 use tokio::time::Instant;
@@ -19,6 +20,7 @@ pub struct Activity {
     stalled: Cell<Option<Instant>>,
     /// The request's body, where the answer has begun before its end.
     upload: RefCell<Option<Progress>>,
+    given_up: Cell<Option<Overdue>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +45,7 @@ impl Activity {
             is_switched: Cell::new(false),
             stalled: Cell::new(None),
             upload: RefCell::new(None),
+            given_up: Cell::new(None),
         }
     }
 
@@ -59,6 +62,16 @@ impl Activity {
     /// The answer begins; the request's body may still be coming.
     pub(super) fn answers_upload(&self, progress: Progress) {
         *self.upload.borrow_mut() = Some(progress);
+    }
+
+    /// The connection is closed in the middle of its answer, for this reason.
+    pub(super) fn given_up(&self, overdue: Overdue) {
+        self.given_up.set(Some(overdue));
+    }
+
+    /// Why it is, if it is.
+    pub(super) fn why_given_up(&self) -> Option<Overdue> {
+        self.given_up.get()
     }
 
     /// The answer has been handed to hyper to its last byte, or will never be.
@@ -165,4 +178,14 @@ pub(super) enum Overdue {
     Reader,
     /// The rest of a request whose answer has begun.
     Body,
+}
+
+impl fmt::Display for Overdue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Head | Self::NextRequest => "no request came in time",
+            Self::Reader => "the client took nothing of it within `send_timeout`",
+            Self::Body => "the rest of the request did not come within `body_timeout`",
+        })
+    }
 }

@@ -278,9 +278,11 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if let Some(activity) = &self.activity {
-            activity.answered();
+        let Some(activity) = &self.activity else { return };
+        if let (Some(overdue), Some(record)) = (activity.why_given_up(), &self.record) {
+            record.reason(format_args!("the answer was broken off: {overdue}"));
         }
+        activity.answered();
     }
 }
 

@@ -60,20 +60,8 @@ pub fn check_answer(headers: &mut HeaderMap) -> Result<(), FramingError> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
-
     use super::*;
-
-    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in list {
-            map.append(
-                HeaderName::from_static(name),
-                HeaderValue::from_str(value).expect("a header value"),
-            );
-        }
-        map
-    }
+    use crate::http::headers::tests::headers;
 
     #[test]
     fn a_transfer_coding_is_one_chunked() {

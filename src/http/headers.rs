@@ -199,10 +199,10 @@ pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+    pub(in crate::http) fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in list {
             map.append(

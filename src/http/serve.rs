@@ -128,7 +128,8 @@ where
         },
         Ended::Late(Overdue::Head) => Some(Refusal::SlowHead),
         Ended::Late(Overdue::NextRequest) => None,
-        Ended::Late(Overdue::Reader | Overdue::Body) => {
+        Ended::Late(overdue @ (Overdue::Reader | Overdue::Body)) => {
+            activity.given_up(overdue);
             // What the kernel holds for it would be held for as long again; and an answer that
             // breaks off must not look as if it were complete.
             connection.into_parts().io.into_inner().stream.socket().reset_on_close();

@@ -22,6 +22,12 @@ async fn nothing_is_left(proxy: &Proxy, descriptors: usize) {
     .await;
 }
 
+/// The reason in the log for an answer that was broken off.
+async fn why(proxy: &Proxy) -> String {
+    let record = proxy.record(|record| !record["reason"].is_null()).await;
+    record["reason"].as_str().expect("a text").to_owned()
+}
+
 /// `limits.body_timeout`: a body that pauses for longer is a 408 (RFC 9110 §15.5.9), and the upstream's connection is
 /// closed in the middle of the request, so that nobody takes it for whole. One that drips is waited for.
 #[tokio::test]
@@ -71,6 +77,7 @@ async fn a_reader_that_stops_is_given_up() {
         let began = Instant::now();
         nothing_is_left(&proxy, descriptors).await;
         assert!(began.elapsed().as_secs() < 20, "it is let go of at once, and not when it likes");
+        assert!(why(&proxy).await.contains("`send_timeout`"));
         drop(client);
     }
     nothing_is_left(&proxy, descriptors).await;
@@ -216,6 +223,7 @@ async fn a_body_that_pauses_under_its_answer_ends_it() {
         client.expect("abc").await;
         assert_eq!(client.rest().await.1, Ending::Reset, "{over:?}");
         leg.rest().await;
+        assert!(why(&proxy).await.contains("`body_timeout`"));
     }
     nothing_is_left(&proxy, descriptors).await;
 }

@@ -302,6 +302,21 @@ impl Proxy {
         Proxy { program, folder, listeners }
     }
 
+    /// The same for one that listens at 80 and 443, or at the fallbacks; `None`, and a word about it, where other
+    /// programs have all of them.
+    pub(crate) async fn at_default_ports(
+        program: Program,
+        folder: tempfile::TempDir,
+    ) -> Option<Proxy> {
+        let started = |line: &str| line.contains(" ready") || line.contains("in use");
+        let line = program.stderr.find("word of the start", started).await;
+        if !line.contains(" ready") && !program.stderr.text().contains("fallback") {
+            println!("skipped: other programs have the ports ({line})");
+            return None;
+        }
+        Some(Proxy::ready(program, folder).await)
+    }
+
     /// The address of the plain or the TLS listener, the first of several.
     pub(crate) fn address(&self, over: Over) -> SocketAddr {
         let wanted = over == Over::Tls;
