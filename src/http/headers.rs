@@ -1,5 +1,6 @@
 //! What a proxy does to headers (RFC 9110 §7.6): hop-by-hop ones end here, `Via` and
-//! `X-Forwarded-*` are added, and who the client is by its certificate; everything that belongs to the application passes as it came.
+//! `X-Forwarded-*` are added, and who the client is by its certificate; everything that belongs to
+//! the application passes as it came.
 
 use std::net::{IpAddr, SocketAddr};
 
