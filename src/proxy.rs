@@ -5,8 +5,10 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -27,13 +29,13 @@ use crate::http::pool::Pool;
 use crate::http::respond::{self, Drained, Refusal};
 use crate::http::target::HostError;
 use crate::http::{forward, framing, serve, target};
-use crate::lifecycle::phases::Drain;
+use crate::lifecycle::phases::{Alive, Drain};
 use crate::listener::accept::Counted;
 use crate::listener::limits::{Full, Limits, Permit};
 use crate::listener::proxy_protocol::Addresses;
 use crate::listener::{Entrance, introduction, secure};
-use crate::relay;
 use crate::relay::sessions::Sessions;
+use crate::relay::{self, Relay};
 use crate::route::{self, Route};
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::record::{ClientFacts, EndedBy, Record};
@@ -42,6 +44,7 @@ use crate::tls::server::Server;
 use crate::tls::store::Store;
 use crate::transport::{Socket, Stream};
 use crate::upstream::Upstream;
+use crate::upstream::endpoint::InFlight;
 
 /// The configuration as it runs: what every worker reads and none changes.
 #[derive(Debug, Clone)]
@@ -95,19 +98,22 @@ pub struct Arrival {
     pub is_trusted: bool,
     /// The limit that it is beyond, if it is.
     pub refusal: Option<Full>,
-    /// Its place within the limits.
-    pub permit: Permit,
     /// The listener it came by.
     pub entrance: Arc<Entrance>,
-    /// What counts it.
-    pub counters: Counted,
+    /// What it holds to its end.
+    pub place: Place,
 }
 
-impl Arrival {
-    /// For whom an upstream's connection is, for upstreams that want to be told.
-    fn addresses(&self) -> Addresses {
-        Addresses { client: self.client, destination: self.came_to }
-    }
+/// A connection's place among all others, until this is dropped: all that a session still has of
+/// its connection's beginning.
+#[derive(Debug)]
+pub struct Place {
+    /// Within the limits.
+    pub permit: Permit,
+    /// In the listener's count.
+    pub counters: Counted,
+    /// Among what a drain waits for.
+    pub alive: Alive,
 }
 
 /// A client's connection, as its requests see it.
@@ -115,7 +121,11 @@ struct Client {
     facts: Rc<ClientFacts>,
     /// What its certificate says of it, for the upstream. A session needs it no more.
     identity: RefCell<Option<Rc<Identity>>>,
-    arrival: Arrival,
+    /// For whom an upstream's connection is, for upstreams that want to be told.
+    addresses: Addresses,
+    is_trusted: bool,
+    refusal: Option<Full>,
+    entrance: Arc<Entrance>,
     worker: Rc<Worker>,
     /// Filled by a request that became a session, for the relay to take over.
     session: RefCell<Option<Session>>,
@@ -127,33 +137,71 @@ struct Session {
     meaningful_reserved: u8,
     route: Arc<Route>,
     record: Record,
-    _permit: Permit,
+    permit: Permit,
 }
 
 /// Carries one connection from its acceptance to its end.
-pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
-    let introduced = match arrival.entrance.proxy_protocol {
-        ProxyProtocol::Off => Some((socket, arrival)),
+pub fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) -> impl Future<Output = ()> {
+    Connection::Beginning(Box::pin(begin(socket, arrival, worker)))
+}
+
+/// The future of a connection. Most of a session's life is idle: what only its beginning needed is
+/// boxed and given back then, so that the task is as large as a relay and no larger.
+enum Connection {
+    Beginning(Pin<Box<dyn Future<Output = Option<Relayed>>>>),
+    Relayed(Relayed),
+}
+
+/// A session: its relay, and what it holds until that is over.
+struct Relayed {
+    relay: Relay,
+    _in_flight: InFlight,
+    _permit: Permit,
+    _place: Place,
+}
+
+// Written by hand, since an `async` block has room for the relay twice: before and while it is
+// awaited.
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if let Self::Beginning(beginning) = this {
+            match ready!(beginning.as_mut().poll(cx)) {
+                Some(relayed) => *this = Self::Relayed(relayed),
+                None => return Poll::Ready(()),
+            }
+        }
+        let Self::Relayed(Relayed { relay, .. }) = this else { return Poll::Ready(()) };
+        Pin::new(relay).poll(cx)
+    }
+}
+
+/// Carries a connection to its end, or to where it has become a session.
+async fn begin(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) -> Option<Relayed> {
+    let (socket, arrival) = match arrival.entrance.proxy_protocol {
+        ProxyProtocol::Off => (socket, arrival),
         ProxyProtocol::Accept | ProxyProtocol::Require => {
-            Box::pin(introduction::introduce(socket, arrival, &worker)).await
+            Box::pin(introduction::introduce(socket, arrival, &worker)).await?
         }
     };
-    let Some((socket, arrival)) = introduced else { return };
     let socket = Socket::Tcp(socket);
     let facts =
         ClientFacts { client: arrival.client, listener: arrival.entrance.address, tls: None };
     let (stream, facts, identity) = if arrival.entrance.tls {
-        match Box::pin(secure::secure(socket, facts, &arrival, &worker)).await {
-            Some(secured) => secured,
-            None => return,
-        }
+        Box::pin(secure::secure(socket, facts, &arrival, &worker)).await?
     } else {
         (Stream::Plain(socket), facts, None)
     };
+    let Arrival { client, came_to, is_trusted, refusal, entrance, place } = arrival;
     let client = Rc::new(Client {
         facts: Rc::new(facts),
         identity: RefCell::new(identity.map(Rc::new)),
-        arrival,
+        addresses: Addresses { client, destination: came_to },
+        is_trusted,
+        refusal,
+        entrance,
         worker: worker.clone(),
         session: RefCell::new(None),
     });
@@ -165,25 +213,24 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
         || Record::begin(&worker.log, &client.facts),
         |request, activity| answer(request, activity, client.clone()),
     );
-    // Boxed like the TLS handshake, so that a session does not carry along what only they needed.
+    // Boxed like the TLS handshake, so that neither has room for both.
     let let_go = Box::pin(let_go).await;
-    let Some(session) = client.session.take() else { return };
-    let Session { upstream, meaningful_reserved, route, record, _permit } = session;
-    client.identity.take();
+    let Session { upstream, meaningful_reserved, route, record, permit } = client.session.take()?;
     let Some(let_go) = let_go else {
         record.ended(EndedBy::Client, "gone before its handshake was answered");
-        return;
+        return None;
     };
-    let in_flight = upstream.in_flight;
+    let UpstreamLeg { stream, early, in_flight } = upstream;
     let opening = relay::Opening {
         client: (let_go.stream, let_go.early),
-        upstream: (upstream.stream, upstream.early),
+        upstream: (stream, early),
         meaningful_reserved,
         route,
         endpoint: in_flight.endpoint().clone(),
         record,
     };
-    relay::run(opening, &worker.sessions).await;
+    let relay = Relay::new(opening, &worker.sessions);
+    Some(Relayed { relay, _in_flight: in_flight, _permit: permit, _place: place })
 }
 
 /// Answers one request, and puts it on record whatever comes of it.
@@ -219,7 +266,7 @@ async fn carry(
     let host_text = host.as_ref().map_or("", |host| host.as_ref().map_or("", Authority::as_str));
     record.asked(request.method(), host_text, target);
 
-    if let Some(full) = client.arrival.refusal {
+    if let Some(full) = client.refusal {
         return Err(Refusal::Full(full));
     }
     let host = host?;
@@ -231,7 +278,7 @@ async fn carry(
     // The root's dot makes it no other host (RFC 3986 §3.2.2).
     let host_name = host_name.strip_suffix('.').map_or(host_name.as_str(), |name| name).to_owned();
     check_direction(&host_name, client)?;
-    if let Some(port) = client.arrival.entrance.redirect_to {
+    if let Some(port) = client.entrance.redirect_to {
         if host_name.is_empty() {
             return Err(HostError::Missing.into());
         }
@@ -251,16 +298,16 @@ async fn carry(
     }
     let handshake = handshake?;
     if let (Some(_), Some(origins)) = (&handshake, &route.config.origins) {
-        let is_secure = client.arrival.entrance.tls
-            || client.arrival.is_trusted && headers::says_https(&head.headers);
+        let is_secure =
+            client.entrance.tls || client.is_trusted && headers::says_https(&head.headers);
         origins.check(&head.headers, host.as_ref(), is_secure)?;
     }
     let hop = if handshake.is_some() { Hop::Handshake } else { Hop::Ordinary };
 
     let own_host = host.as_ref().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
     let asked_host = own_host.unwrap_or(HeaderValue::from_static(""));
-    let is_tls = client.arrival.entrance.tls;
-    let (peer, is_trusted) = (client.arrival.client, client.arrival.is_trusted);
+    let is_tls = client.entrance.tls;
+    let (peer, is_trusted) = (client.addresses.client, client.is_trusted);
     let identity = client.identity.borrow().clone();
     let identity = identity.as_deref();
     let forwarded = Forwarded { client: peer, is_trusted, is_tls, host: &asked_host, identity };
@@ -281,7 +328,7 @@ async fn carry(
         None => {
             let body_timeout = running.per_connection.body_timeout;
             let pool = &client.worker.pool;
-            let addresses = client.arrival.addresses();
+            let addresses = client.addresses;
             forward::forward(request, &route.upstream, pool, body_timeout, addresses, record).await
         }
     }
@@ -308,7 +355,7 @@ async fn open_session(
         check_standing(route, client)?;
     }
     turn.used();
-    let addresses = client.arrival.addresses();
+    let addresses = client.addresses;
     let opened = open(request, handshake, &route.upstream, addresses, record).await?;
     let (upstream, answer) = match opened {
         Opened::Session(upstream, answer) => (upstream, answer),
@@ -325,7 +372,7 @@ async fn open_session(
         meaningful_reserved: handshake::meaningful_reserved(answer.headers()),
         route: route.clone(),
         record: record.clone(),
-        _permit: permit,
+        permit,
     });
     activity.switch();
     Ok(answer.map(|()| ResponseBody::own(bytes::Bytes::new())))

@@ -40,7 +40,7 @@ pub async fn introduce(
         Ok(Heard::Nothing) => Some((socket, arrival)),
         Err(error) => {
             if !matches!(error, Unintroduced::Silent) {
-                arrival.counters.shard().unintroduced();
+                arrival.place.counters.shard().unintroduced();
             }
             tracing::debug!(peer = %arrival.client, %error, "a connection is closed");
             None
@@ -51,19 +51,21 @@ pub async fn introduce(
 impl Arrival {
     /// The same, now that a trusted peer has said for which client it comes: the limits, and what
     /// is believed, are that client's. `None` where not even a refusal is to be had any more.
-    fn of_client(self, addresses: Addresses, limits: &Arc<Limits>) -> Option<Self> {
-        let Addresses { client, destination } = addresses;
-        let is_trusted = headers::is_trusted(client.ip(), &self.entrance.trusted);
-        let (refusal, permit) = if is_trusted {
-            (self.refusal, self.permit)
-        } else {
-            match limits.attribute(self.permit, client.ip()) {
-                Admission::Admitted(permit) => (self.refusal, permit),
-                Admission::Refused(full, permit) => (Some(full), permit),
+    fn of_client(mut self, addresses: Addresses, limits: &Arc<Limits>) -> Option<Self> {
+        self.client = addresses.client;
+        self.came_to = addresses.destination;
+        self.is_trusted = headers::is_trusted(self.client.ip(), &self.entrance.trusted);
+        if !self.is_trusted {
+            self.place.permit = match limits.attribute(self.place.permit, self.client.ip()) {
+                Admission::Admitted(permit) => permit,
+                Admission::Refused(full, permit) => {
+                    self.refusal = Some(full);
+                    permit
+                }
                 Admission::Dropped => return None,
-            }
-        };
-        Some(Self { client, came_to: destination, is_trusted, refusal, permit, ..self })
+            };
+        }
+        Some(self)
     }
 }
 

@@ -31,7 +31,7 @@ pub async fn secure(
         (running.tls.clone(), running.tls_timeout)
     };
     let client_auth = arrival.entrance.client_auth;
-    let counters = arrival.counters.shard();
+    let counters = arrival.place.counters.shard();
     let has_begun = Cell::new(false);
     let accepting = async {
         // Looked at first: once rustls has refused it, its alert is on the way already.

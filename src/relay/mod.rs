@@ -67,28 +67,9 @@ pub struct Opening {
     pub record: Record,
 }
 
-/// Joins two legs until both are closed, and notes in the record who ended it and why.
-pub async fn run(opening: Opening, sessions: &Rc<Sessions>) {
-    let Opening { client, upstream, meaningful_reserved, route, endpoint, record } = opening;
-    let session = sessions.open(record, &route, &endpoint);
-    let dialogue = Dialogue::new(&route.config, std::time::Instant::now());
-    let direction = |source| Direction::new(source, dialogue.passage(source, meaningful_reserved));
-    let relay = Relay {
-        client: Leg::new(client.0, client.1),
-        upstream: Leg::new(upstream.0, upstream.1),
-        to_upstream: direction(Side::Client),
-        to_client: direction(Side::Upstream),
-        dialogue,
-        first_end: None,
-        deaf: None,
-        acknowledged: [0; 2],
-        stage: Stage::Relaying,
-        session,
-    };
-    relay.await;
-}
-
-struct Relay {
+/// The future that joins two legs until both are closed, and notes in the record who ended it and
+/// why. It is most of what an idle session holds.
+pub struct Relay {
     client: Leg,
     upstream: Leg,
     to_upstream: Direction,
@@ -145,6 +126,27 @@ impl Future for Relay {
 }
 
 impl Relay {
+    /// Opens the session.
+    pub fn new(opening: Opening, sessions: &Rc<Sessions>) -> Self {
+        let Opening { client, upstream, meaningful_reserved, route, endpoint, record } = opening;
+        let session = sessions.open(record, &route, &endpoint);
+        let dialogue = Dialogue::new(&route.config, std::time::Instant::now());
+        let direction =
+            |source| Direction::new(source, dialogue.passage(source, meaningful_reserved));
+        Self {
+            client: Leg::new(client.0, client.1),
+            upstream: Leg::new(upstream.0, upstream.1),
+            to_upstream: direction(Side::Client),
+            to_client: direction(Side::Upstream),
+            dialogue,
+            first_end: None,
+            deaf: None,
+            acknowledged: [0; 2],
+            stage: Stage::Relaying,
+            session,
+        }
+    }
+
     /// Relays both ways. Pending also when that has led to another stage.
     fn poll_relay(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
         for from in BOTH {
