@@ -196,7 +196,7 @@ pub(super) struct Session {
 }
 
 // There is one for every session, beside its relay and its record.
-const _: () = assert!(size_of::<Session>() <= 192);
+const _: () = assert!(size_of::<Session>() <= 176);
 
 /// How much went through it as of late.
 #[derive(Debug, Clone, Copy)]
