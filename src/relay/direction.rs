@@ -116,7 +116,8 @@ impl Direction {
             }
             // Back-pressure: while something is stuck, the source is not read.
             let flushed = ready!(to.poll_flush(cx));
-            if let Err(error) = flushed.and_then(|()| self.say(to, cx, output, (dialogue, session))) {
+            if let Err(error) = flushed.and_then(|()| self.say(to, cx, output, (dialogue, session)))
+            {
                 return self.broken(Broken::Destination(error));
             }
             if self.state == State::Ending {
@@ -155,7 +156,8 @@ impl Direction {
                     Err(error) => return self.broken(Broken::Source(error)),
                 }
             }
-            if let Err(error) = self.pass_on(to, cx, (input.received(), output), dialogue, session) {
+            if let Err(error) = self.pass_on(to, cx, (input.received(), output), dialogue, session)
+            {
                 return self.broken(Broken::Destination(error));
             }
         }

@@ -81,9 +81,7 @@ pub async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let connecting = async {
-        TlsConnector::from(config).connect(name, Framed::new(socket)).await
-    };
+    let connecting = async { TlsConnector::from(config).connect(name, Framed::new(socket)).await };
     let (connected, secrets) = noting(connecting).await;
     Ok(Secured::new(connected?, secrets))
 }

@@ -27,7 +27,7 @@ const TLS12_EXPANSION: usize = 2048;
 /// before that, with a number that leaves enough for alerts.
 const AES_GCM_RECORDS: u64 = (1 << 24) - (1 << 16);
 const SECRET_BYTES: usize = 48;
-/// Generations of keys that a peer may have gone through before we take over.
+/// Generations of keys that a connection may have gone through before we take it over.
 const GENERATIONS: usize = 1 << 10;
 
 /// What kind of content a record has (RFC 8446 §5.1).
@@ -131,7 +131,7 @@ impl Suite {
 enum Protocol {
     /// With part of the nonce in each record, or without.
     Tls12 { is_nonce_explicit: bool },
-    /// With the secret behind the keys, of which the next follow.
+    /// With the secret that the keys, or those before them, followed from.
     Tls13(Secret),
 }
 
@@ -165,23 +165,13 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// [`RecordError::Crypto`] for a suite that we do not know, or a secret that did not lead to
-    /// these keys.
+    /// [`RecordError::Crypto`] for a suite that we do not know.
     pub(super) fn tls13(
         (sequence, traffic): (u64, ConnectionTrafficSecrets),
         secret: Secret,
     ) -> Result<Self, RecordError> {
         let (suite, key, iv) = parts(&traffic)?;
-        let mut secret = secret;
-        for _ in 0..GENERATIONS {
-            let (its_key, its_iv) = derive(suite, &secret)?;
-            if its_iv == iv && its_key[..suite.algorithm().key_len()] == *key {
-                return Self::new(suite, key, iv, sequence, Protocol::Tls13(secret));
-            }
-            // The peer has changed its keys since the handshake.
-            secret = secret.next(suite)?;
-        }
-        Err(RecordError::Crypto)
+        Self::new(suite, key, iv, sequence, Protocol::Tls13(secret))
     }
 
     /// Those that follow from a secret of TLS 1.3, at their beginning.
@@ -207,11 +197,21 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// [`RecordError::Unexpected`] in TLS 1.2, which knows no such thing.
+    /// [`RecordError::Unexpected`] in TLS 1.2, which knows no such thing; [`RecordError::Crypto`]
+    /// if the secret that was given is none of this connection's.
     pub(super) fn update(&mut self) -> Result<(), RecordError> {
         let Protocol::Tls13(secret) = &self.protocol else { return Err(RecordError::Unexpected) };
-        *self = Self { limit: self.limit, ..Self::of(self.suite, secret.next(self.suite)?)? };
-        Ok(())
+        let (suite, mut secret) = (self.suite, secret.clone());
+        for _ in 0..GENERATIONS {
+            let is_current = derive(suite, &secret)?.1 == self.iv;
+            secret = secret.next(suite)?;
+            if is_current {
+                *self = Self { limit: self.limit, ..Self::of(suite, secret)? };
+                return Ok(());
+            }
+            // The keys had been changed between the handshake and the relay.
+        }
+        Err(RecordError::Crypto)
     }
 
     pub(super) fn is_tls13(&self) -> bool {
@@ -407,4 +407,91 @@ fn parts(
     };
     let iv = iv.as_ref().try_into().map_err(|_| RecordError::Crypto)?;
     Ok((suite, key.as_ref(), iv))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digits: String = text.split_whitespace().collect();
+        let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("two hex digits");
+        (0..digits.len()).step_by(2).map(byte).collect()
+    }
+
+    fn keys(secret: &str, sequence: u64) -> Keys {
+        let secret = Secret::new(&hex(secret)).expect("a secret");
+        let keys = Keys::of(Suite::Aes128Gcm, secret).expect("keys");
+        Keys { sequence, ..keys }
+    }
+
+    /// Of RFC 8448 §3: "derive secret `tls13 c ap traffic`", "… `tls13 s ap traffic`".
+    const CLIENT: &str = "9e40646ce79a7f9dc05af8889bce6552 875afa0b06df0087f792ebb7c17504a5";
+    const SERVER: &str = "a11af9f05531f856ad47116b45a95032 8204b4f44bfb6b3a4b4f1f3fcb631643";
+
+    /// Of RFC 8448 §3: "{client} send application_data record" and "{server} send application_data
+    /// record", the payload of both being the bytes from 0 to 49. The server's second record: the
+    /// first one had a ticket.
+    const CLIENT_RECORD: &str = "
+        17 03 03 00 43 a2 3f 70 54 b6 2c 94 d0 af fa fe 82 28 ba 55
+        cb ef ac ea 42 f9 14 aa 66 bc ab 3f 2b 98 19 a8 a5 b4 6b 39
+        5b d5 4a 9a 20 44 1e 2b 62 97 4e 1f 5a 62 92 a2 97 70 14 bd
+        1e 3d ea e6 3a ee bb 21 69 49 15 e4";
+    const SERVER_RECORD: &str = "
+        17 03 03 00 43 2e 93 7e 11 ef 4a c7 40 e5 38 ad 36 00 5f c4
+        a4 69 32 fc 32 25 d0 5f 82 aa 1b 36 e3 0e fa f9 7d 90 e6 df
+        fc 60 2d cb 50 1a 59 a8 fc c4 9c 4b f2 e5 f0 a2 1c 00 47 c2
+        ab f3 32 54 0d d0 32 e1 67 c2 95 5d";
+
+    /// RFC 8448 §3: "derive write traffic keys for application data".
+    #[test]
+    fn keys_follow_from_secrets_as_in_rfc_8448() {
+        for (secret, key, iv) in [
+            (CLIENT, "17422dda596ed5d9acd890e3c63f5051", "5b78923dee08579033e523d9"),
+            (SERVER, "9f02283b6c9c07efc26bb9f2ac92e356", "cf782b88dd83549aadf1e984"),
+        ] {
+            let secret = Secret::new(&hex(secret)).expect("a secret");
+            let (derived, derived_iv) = derive(Suite::Aes128Gcm, &secret).expect("keys");
+            assert_eq!(derived[..16], hex(key));
+            assert_eq!(derived_iv[..], hex(iv));
+        }
+    }
+
+    #[test]
+    fn records_are_sealed_and_opened_as_in_rfc_8448() {
+        let payload: Vec<u8> = (0..50).collect();
+        for (secret, sequence, record) in [(CLIENT, 0, CLIENT_RECORD), (SERVER, 1, SERVER_RECORD)] {
+            let record = hex(record);
+            let mut ours = keys(secret, sequence);
+            let mut sealed = vec![0; ours.sealed_len(payload.len())];
+            ours.seal(ContentType::APPLICATION_DATA, &payload, &mut sealed).expect("a record");
+            assert_eq!(sealed, record);
+
+            let mut opened = vec![0; record.len()];
+            let (kind, len) = keys(secret, sequence).open(&record, &mut opened).expect("content");
+            assert_eq!((kind, &opened[..len]), (ContentType::APPLICATION_DATA, &payload[..]));
+        }
+    }
+
+    #[test]
+    fn a_record_out_of_its_place_does_not_open() {
+        let record = hex(CLIENT_RECORD);
+        for sequence in [1, 2, 255, 256, u64::MAX - 1] {
+            let opened = keys(CLIENT, sequence).open(&record, &mut [0; 128]);
+            assert_eq!(opened, Err(RecordError::Mac), "at {sequence}");
+        }
+        assert_eq!(keys(SERVER, 0).open(&record, &mut [0; 128]), Err(RecordError::Mac));
+    }
+
+    /// The additional data covers the header, and the tag all of the content.
+    #[test]
+    fn a_record_with_one_bit_changed_does_not_open() {
+        let record = hex(CLIENT_RECORD);
+        for at in 0..record.len() * 8 {
+            let mut changed = record.clone();
+            changed[at / 8] ^= 1 << (at % 8);
+            let opened = keys(CLIENT, 0).open(&changed, &mut [0; 128]);
+            assert!(opened.is_err(), "with bit {at} changed");
+        }
+    }
 }

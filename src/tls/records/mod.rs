@@ -18,8 +18,8 @@ use std::mem;
 use rustls::{Connection, ProtocolVersion};
 
 pub use buffer::{Buffer, READ_BYTES};
-use keys::{ContentType, HEADER_BYTES, Keys, PLAIN_BYTES};
 pub use keys::Secret;
+use keys::{ContentType, HEADER_BYTES, Keys, PLAIN_BYTES};
 
 /// One side of a TLS connection after its handshake.
 #[derive(Debug)]
@@ -288,7 +288,11 @@ impl Records {
         let Some((header, _)) = record.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let content = usize::from(u16::from_be_bytes([header[3], header[4]]));
         let longest = self.keys.as_ref().map_or(0, |(theirs, _)| theirs.longest_content());
-        if content > longest { Err(RecordError::Overflow) } else { Ok(Some(HEADER_BYTES + content)) }
+        if content > longest {
+            Err(RecordError::Overflow)
+        } else {
+            Ok(Some(HEADER_BYTES + content))
+        }
     }
 
     fn open_record(&mut self, record: &[u8], plain: &mut Buffer) {
