@@ -100,8 +100,13 @@ pub struct Arrival {
     pub refusal: Option<Full>,
     /// The listener it came by.
     pub entrance: Arc<Entrance>,
-    /// What it holds to its end.
-    pub place: Place,
+}
+
+impl Arrival {
+    /// For whom an upstream's connection is, for upstreams that want to be told.
+    fn addresses(&self) -> Addresses {
+        Addresses { client: self.client, destination: self.came_to }
+    }
 }
 
 /// A connection's place among all others, until this is dropped: all that a session still has of
@@ -121,11 +126,7 @@ struct Client {
     facts: Rc<ClientFacts>,
     /// What its certificate says of it, for the upstream. A session needs it no more.
     identity: RefCell<Option<Rc<Identity>>>,
-    /// For whom an upstream's connection is, for upstreams that want to be told.
-    addresses: Addresses,
-    is_trusted: bool,
-    refusal: Option<Full>,
-    entrance: Arc<Entrance>,
+    arrival: Arrival,
     worker: Rc<Worker>,
     /// Filled by a request that became a session, for the relay to take over.
     session: RefCell<Option<Session>>,
@@ -141,8 +142,13 @@ struct Session {
 }
 
 /// Carries one connection from its acceptance to its end.
-pub fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) -> impl Future<Output = ()> {
-    Connection::Beginning(Box::pin(begin(socket, arrival, worker)))
+pub fn serve(
+    socket: TcpStream,
+    arrival: Arrival,
+    place: Place,
+    worker: Rc<Worker>,
+) -> impl Future<Output = ()> {
+    Connection::Beginning(Box::pin(begin(socket, arrival, place, worker)))
 }
 
 /// The future of a connection. Most of a session's life is idle: what only its beginning needed is
@@ -179,29 +185,30 @@ impl Future for Connection {
 }
 
 /// Carries a connection to its end, or to where it has become a session.
-async fn begin(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) -> Option<Relayed> {
-    let (socket, arrival) = match arrival.entrance.proxy_protocol {
-        ProxyProtocol::Off => (socket, arrival),
+async fn begin(
+    socket: TcpStream,
+    arrival: Arrival,
+    place: Place,
+    worker: Rc<Worker>,
+) -> Option<Relayed> {
+    let (socket, arrival, place) = match arrival.entrance.proxy_protocol {
+        ProxyProtocol::Off => (socket, arrival, place),
         ProxyProtocol::Accept | ProxyProtocol::Require => {
-            Box::pin(introduction::introduce(socket, arrival, &worker)).await?
+            Box::pin(introduction::introduce(socket, arrival, place, &worker)).await?
         }
     };
     let socket = Socket::Tcp(socket);
     let facts =
         ClientFacts { client: arrival.client, listener: arrival.entrance.address, tls: None };
     let (stream, facts, identity) = if arrival.entrance.tls {
-        Box::pin(secure::secure(socket, facts, &arrival, &worker)).await?
+        Box::pin(secure::secure(socket, facts, &arrival.entrance, &place.counters, &worker)).await?
     } else {
         (Stream::Plain(socket), facts, None)
     };
-    let Arrival { client, came_to, is_trusted, refusal, entrance, place } = arrival;
     let client = Rc::new(Client {
         facts: Rc::new(facts),
         identity: RefCell::new(identity.map(Rc::new)),
-        addresses: Addresses { client, destination: came_to },
-        is_trusted,
-        refusal,
-        entrance,
+        arrival,
         worker: worker.clone(),
         session: RefCell::new(None),
     });
@@ -266,7 +273,7 @@ async fn carry(
     let host_text = host.as_ref().map_or("", |host| host.as_ref().map_or("", Authority::as_str));
     record.asked(request.method(), host_text, target);
 
-    if let Some(full) = client.refusal {
+    if let Some(full) = client.arrival.refusal {
         return Err(Refusal::Full(full));
     }
     let host = host?;
@@ -278,7 +285,7 @@ async fn carry(
     // The root's dot makes it no other host (RFC 3986 §3.2.2).
     let host_name = host_name.strip_suffix('.').map_or(host_name.as_str(), |name| name).to_owned();
     check_direction(&host_name, client)?;
-    if let Some(port) = client.entrance.redirect_to {
+    if let Some(port) = client.arrival.entrance.redirect_to {
         if host_name.is_empty() {
             return Err(HostError::Missing.into());
         }
@@ -298,16 +305,16 @@ async fn carry(
     }
     let handshake = handshake?;
     if let (Some(_), Some(origins)) = (&handshake, &route.config.origins) {
-        let is_secure =
-            client.entrance.tls || client.is_trusted && headers::says_https(&head.headers);
+        let is_secure = client.arrival.entrance.tls
+            || client.arrival.is_trusted && headers::says_https(&head.headers);
         origins.check(&head.headers, host.as_ref(), is_secure)?;
     }
     let hop = if handshake.is_some() { Hop::Handshake } else { Hop::Ordinary };
 
     let own_host = host.as_ref().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
     let asked_host = own_host.unwrap_or(HeaderValue::from_static(""));
-    let is_tls = client.entrance.tls;
-    let (peer, is_trusted) = (client.addresses.client, client.is_trusted);
+    let is_tls = client.arrival.entrance.tls;
+    let (peer, is_trusted) = (client.arrival.client, client.arrival.is_trusted);
     let identity = client.identity.borrow().clone();
     let identity = identity.as_deref();
     let forwarded = Forwarded { client: peer, is_trusted, is_tls, host: &asked_host, identity };
@@ -328,7 +335,7 @@ async fn carry(
         None => {
             let body_timeout = running.per_connection.body_timeout;
             let pool = &client.worker.pool;
-            let addresses = client.addresses;
+            let addresses = client.arrival.addresses();
             forward::forward(request, &route.upstream, pool, body_timeout, addresses, record).await
         }
     }
@@ -355,7 +362,7 @@ async fn open_session(
         check_standing(route, client)?;
     }
     turn.used();
-    let addresses = client.addresses;
+    let addresses = client.arrival.addresses();
     let opened = open(request, handshake, &route.upstream, addresses, record).await?;
     let (upstream, answer) = match opened {
         Opened::Session(upstream, answer) => (upstream, answer),

@@ -117,8 +117,8 @@ fn admit(stream: TcpStream, peer: SocketAddr, door: &Arc<Door>, worker: &Rc<Work
     };
     let came_to = came_to(&stream, &entrance);
     let place = Place { permit, counters, alive: worker.drain.keep_alive() };
-    let arrival = Arrival { client: peer, came_to, is_trusted, refusal, entrance, place };
-    tokio::task::spawn_local(proxy::serve(stream, arrival, worker.clone()));
+    let arrival = Arrival { client: peer, came_to, is_trusted, refusal, entrance };
+    tokio::task::spawn_local(proxy::serve(stream, arrival, place, worker.clone()));
 }
 
 /// Which address of ours the client connected to.

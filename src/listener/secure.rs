@@ -8,7 +8,9 @@ use tokio::time::timeout;
 
 use crate::http::respond::{self, Refusal};
 use crate::http::serve;
-use crate::proxy::{Arrival, Worker};
+use crate::listener::Entrance;
+use crate::listener::accept::Counted;
+use crate::proxy::Worker;
 use crate::telemetry::metrics::TlsVersion;
 use crate::telemetry::record::{ClientFacts, Record, TlsFacts};
 use crate::tls::identity::Identity;
@@ -22,15 +24,16 @@ const TLS_HANDSHAKE: u8 = 22;
 pub async fn secure(
     socket: Socket,
     mut facts: ClientFacts,
-    arrival: &Arrival,
+    entrance: &Entrance,
+    counted: &Counted,
     worker: &Rc<Worker>,
 ) -> Option<(Stream, ClientFacts, Option<Identity>)> {
     let (server, limit) = {
         let running = worker.running.load();
         (running.tls.clone(), running.tls_timeout)
     };
-    let client_auth = arrival.entrance.client_auth;
-    let counters = arrival.place.counters.shard();
+    let client_auth = entrance.client_auth;
+    let counters = counted.shard();
     let has_begun = Cell::new(false);
     let accepting = async {
         // Looked at first: once rustls has refused it, its alert is on the way already.
