@@ -33,7 +33,8 @@ use crate::lifecycle::phases::{Alive, Drain};
 use crate::listener::accept::Counted;
 use crate::listener::limits::{Full, Limits, Permit};
 use crate::listener::proxy_protocol::Addresses;
-use crate::listener::{Entrance, introduction, secure};
+use crate::listener::secure::{self, Secured};
+use crate::listener::{Entrance, introduction};
 use crate::relay::sessions::Sessions;
 use crate::relay::{self, Relay};
 use crate::route::{self, Route};
@@ -124,6 +125,8 @@ pub struct Place {
 /// A client's connection, as its requests see it.
 struct Client {
     facts: Rc<ClientFacts>,
+    /// The name it asked for in the TLS handshake.
+    sni: Option<String>,
     /// What its certificate says of it, for the upstream. A session needs it no more.
     identity: RefCell<Option<Rc<Identity>>>,
     arrival: Arrival,
@@ -200,13 +203,14 @@ async fn begin(
     let socket = Socket::Tcp(socket);
     let facts =
         ClientFacts { client: arrival.client, listener: arrival.entrance.address, tls: None };
-    let (stream, facts, identity) = if arrival.entrance.tls {
+    let Secured { stream, facts, identity, sni } = if arrival.entrance.tls {
         Box::pin(secure::secure(socket, facts, &arrival.entrance, &place.counters, &worker)).await?
     } else {
-        (Stream::Plain(socket), facts, None)
+        Secured { stream: Stream::Plain(socket), facts, identity: None, sni: None }
     };
     let client = Rc::new(Client {
         facts: Rc::new(facts),
+        sni,
         identity: RefCell::new(identity.map(Rc::new)),
         arrival,
         worker: worker.clone(),
@@ -396,7 +400,7 @@ fn check_standing(route: &Route, client: &Client) -> Result<(), Refusal> {
 /// A host outside the certificate that the client was shown is answered with 421 (RFC 9110
 /// §15.5.20): its connection was meant for somebody else.
 fn check_direction(host: &str, client: &Client) -> Result<(), Refusal> {
-    let sni = client.facts.tls.as_ref().and_then(|tls| tls.sni.as_deref());
+    let sni = client.sni.as_deref();
     let Some(sni) = sni.filter(|sni| *sni != host && !host.is_empty()) else { return Ok(()) };
     let is_covered = client
         .worker

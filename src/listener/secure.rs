@@ -20,6 +20,18 @@ use crate::transport::{Socket, Stream};
 /// The content type of a handshake record, the first byte of every TLS connection (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
+/// A connection, with TLS over it or not.
+pub struct Secured {
+    /// The connection.
+    pub stream: Stream,
+    /// What is known of it for the record.
+    pub facts: ClientFacts,
+    /// What the client's certificate says of it.
+    pub identity: Option<Identity>,
+    /// The name the client asked for (SNI), in lower case.
+    pub sni: Option<String>,
+}
+
 /// Secures a connection. `None` where that fails; nobody else is concerned.
 pub async fn secure(
     socket: Socket,
@@ -27,7 +39,7 @@ pub async fn secure(
     entrance: &Entrance,
     counted: &Counted,
     worker: &Rc<Worker>,
-) -> Option<(Stream, ClientFacts, Option<Identity>)> {
+) -> Option<Secured> {
     let (server, limit) = {
         let running = worker.running.load();
         (running.tls.clone(), running.tls_timeout)
@@ -60,10 +72,10 @@ pub async fn secure(
             facts.tls = Some(TlsFacts {
                 version,
                 resumed,
-                sni: tls.server_name().map(str::to_ascii_lowercase),
-                subject: identity.as_ref().map(|identity| identity.subject().to_owned()),
+                subject: identity.as_ref().map(|identity| identity.subject().into()),
             });
-            Some((Stream::Tls(Box::new(tls)), facts, identity))
+            let sni = tls.server_name().map(str::to_ascii_lowercase);
+            Some(Secured { stream: Stream::Tls(Box::new(tls)), facts, identity, sni })
         }
         Ok(Ok(Err(socket))) => {
             counters.not_secured();

@@ -11,6 +11,7 @@
 //! FIN is half-close and goes through, and RST ends the other side at once.
 
 mod allowance;
+mod backlog;
 pub mod departure;
 mod dialogue;
 mod direction;
@@ -37,7 +38,7 @@ use crate::transport::Stream;
 use crate::upstream::endpoint::Endpoint;
 use crate::ws::close::CloseCode;
 use dialogue::Dialogue;
-use direction::{Broken, Direction, Flow};
+use direction::{Broken, Direction, End, Flow};
 use legs::Leg;
 use sessions::{Entry, Order, Ping, Sessions, Why};
 
@@ -76,7 +77,7 @@ pub struct Relay {
     to_client: Direction,
     dialogue: Dialogue,
     /// Who ended its direction first and how; the other may go on for long, and end worse.
-    first_end: Option<(Side, &'static str)>,
+    first_end: Option<(Side, End)>,
     /// The side that takes nothing any more while the other has not ended.
     deaf: Option<Side>,
     /// What the client and the upstream had acknowledged when they were last looked at.
@@ -157,8 +158,8 @@ impl Relay {
                 Poll::Ready(Flow::Broken(Broken::Destination(error))) => {
                     self.deafened(from.other(), &error);
                 }
-                Poll::Ready(Flow::Closed(why)) => {
-                    self.first_end.get_or_insert((from, why));
+                Poll::Ready(Flow::Closed(end)) => {
+                    self.first_end.get_or_insert((from, end));
                     self.session.half_closed();
                 }
                 Poll::Pending => {}
@@ -184,8 +185,8 @@ impl Relay {
             }
             return Poll::Pending;
         }
-        if let Some((by, why)) = self.first_end {
-            self.session.ended(by.into(), why);
+        if let Some((by, end)) = self.first_end {
+            self.session.ended(by.into(), end.name());
         }
         // The other may still be sending to a side that is gone. Closing on unread input would be a
         // reset, and take with it what that one has not received yet.

@@ -746,3 +746,50 @@ impl Session {
         (order, next.min(due).min(too_old))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(second: u64) -> Moment {
+        Moment::FIRST.plus(Duration::from_secs(second))
+    }
+
+    /// Nobody looks at a session that is silent; what it carries afterwards was not carried in all of
+    /// that time.
+    #[test]
+    fn a_pace_is_that_of_late_after_a_silence_too() {
+        let pace = Pace::new(second(0)).with(1_000, second(1), second(3));
+        assert_eq!((pace.per_second, pace.due()), (500.0, second(4)));
+        let pace = pace.with(0, second(3), second(4));
+        assert_eq!((pace.per_second, pace.due()), (0.0, Moment::NEVER));
+        let pace = pace.with(1_000, second(99), second(100));
+        assert_eq!(pace.per_second, 1_000.0);
+    }
+
+    /// What is due next is never later than what comes of it.
+    #[test]
+    fn a_silent_leg_is_looked_at_again_when_its_ping_is_due() {
+        let limits =
+            config::Ping { after: Duration::from_secs(10), timeout: Duration::from_secs(5) };
+        let leg = LegWatch::new(second(0), Ping::None);
+        let sweep = |at| leg.sweep(Side::Client, second(at), limits);
+        assert_eq!(sweep(1), (None, second(11)));
+        leg.is_heard.set(true);
+        assert_eq!(sweep(8), (None, second(18)));
+        assert_eq!(sweep(17), (None, second(18)));
+        assert_eq!(sweep(18), (Some(Order::Look), second(18)));
+        assert_eq!(sweep(22), (Some(Order::Look), second(22)), "it waits for its Pong");
+        assert_eq!(sweep(23), (Some(Order::Dead(Side::Client)), second(23)));
+        leg.is_unread.set(true);
+        assert_eq!(sweep(24), (None, second(34)), "whoever is not read cannot answer");
+        leg.ping.set(Ping::Never);
+        assert_eq!(sweep(99), (None, Moment::NEVER));
+    }
+
+    #[test]
+    fn the_end_of_time_is_never_reached() {
+        assert_eq!(second(1).plus(Duration::MAX), Moment::NEVER);
+        assert_eq!(second(1).since(second(2)), Duration::ZERO);
+    }
+}

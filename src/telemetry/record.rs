@@ -39,10 +39,8 @@ pub struct TlsFacts {
     pub version: TlsVersion,
     /// Whether it resumed an earlier session.
     pub resumed: bool,
-    /// The name the client asked for (SNI), in lower case.
-    pub sni: Option<String>,
     /// The subject of the client's certificate, if it has shown one.
-    pub subject: Option<String>,
+    pub subject: Option<Box<str>>,
 }
 
 /// Who ended a session.
