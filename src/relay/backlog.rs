@@ -10,6 +10,12 @@ use bytes::{Buf as _, Bytes};
 pub(super) struct Backlog(Option<Box<Bytes>>);
 
 impl Backlog {
+    /// Whether nothing waits. On the path of every read.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The first `len` bytes need not wait any more.
     pub(super) fn advance(&mut self, len: usize) {
         if let Some(bytes) = &mut self.0 {
