@@ -43,10 +43,26 @@ pub(crate) fn tls_settings(
 
 /// Where a scenario's connections go.
 #[derive(Clone, Debug)]
-pub(crate) struct Door {
-    pub(crate) address: SocketAddr,
+pub(crate) struct Doors {
+    /// At least one; the clients are dealt out evenly.
+    pub(crate) addresses: Vec<SocketAddr>,
     /// `None` for plain TCP.
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl Doors {
+    /// The one that this client takes.
+    pub(crate) fn of(&self, client: usize) -> Door {
+        let address = self.addresses[client % self.addresses.len()];
+        Door { address, tls: self.tls.clone() }
+    }
+}
+
+/// Where one client's connections go.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    address: SocketAddr,
+    tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Door {

@@ -6,7 +6,7 @@ use std::io;
 use tokio::task::JoinSet;
 
 use crate::backend::Backend;
-use crate::client::{Door, Link};
+use crate::client::{Door, Doors, Link};
 use crate::load::{self, GRACE, OPENING};
 use crate::payload::Echo;
 use crate::proxy::Proxy;
@@ -33,18 +33,18 @@ impl Weights {
 
 /// Opens many sessions through `proxy`, which must be fresh, and weighs it before, meanwhile and
 /// afterwards.
-pub(crate) async fn weigh(proxy: &Proxy, door: &Door, bounds: Bounds) -> io::Result<Weights> {
+pub(crate) async fn weigh(proxy: &Proxy, doors: &Doors, bounds: Bounds) -> io::Result<Weights> {
     // The very first session pays for what is made once.
-    close(open(door, 1).await?).await?;
+    close(open(doors, 1).await?).await?;
     proxy.quiet().await?;
     let before = proxy.pss_kib()?;
 
-    let sessions = open(door, bounds.idle_sessions).await?;
+    let sessions = open(doors, bounds.idle_sessions).await?;
     proxy.quiet().await?;
-    let open = proxy.pss_kib()?;
     let cpu = proxy.cpu()?;
     tokio::time::sleep(bounds.silence).await;
     let cpu = proxy.cpu()? - cpu;
+    let open = proxy.pss_kib()?;
 
     close(sessions).await?;
     tokio::time::sleep(bounds.afterwards).await;
@@ -63,8 +63,8 @@ const TURNS: usize = 3;
 /// What a message costs in `crowded`, where many sessions idle, as a multiple of what it costs in
 /// `empty`, where none does. Both must be fresh.
 pub(crate) async fn beside(
-    crowded: (&Proxy, &Door),
-    empty: (&Proxy, &Door),
+    crowded: (&Proxy, &Doors),
+    empty: (&Proxy, &Doors),
     backend: &Backend,
     bounds: Bounds,
 ) -> io::Result<Sample> {
@@ -86,7 +86,7 @@ pub(crate) async fn beside(
     Ok(Sample { course, ..Sample::plain(median(&with) / median(&without)) })
 }
 
-async fn open(door: &Door, sessions: usize) -> io::Result<Vec<Link>> {
+async fn open(doors: &Doors, sessions: usize) -> io::Result<Vec<Link>> {
     let opening = async {
         let mut open = Vec::with_capacity(sessions);
         let mut pending = JoinSet::new();
@@ -94,7 +94,7 @@ async fn open(door: &Door, sessions: usize) -> io::Result<Vec<Link>> {
             if pending.len() == OPENING {
                 open.extend(joined(&mut pending).await?);
             }
-            let door = door.clone();
+            let door = doors.of(number);
             pending.spawn(async move { open_one(&door, number as u32).await });
         }
         while let Some(session) = joined(&mut pending).await? {

@@ -10,7 +10,7 @@ use tokio::sync::{Barrier, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::backend::Backend;
-use crate::client::{Door, Link};
+use crate::client::{Door, Doors, Link};
 use crate::pace::Pace;
 use crate::payload::{Bulk, Echo};
 use crate::proxy::Proxy;
@@ -28,7 +28,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(120);
 pub(crate) async fn measure(
     scenario: &Scenario,
     proxy: &Proxy,
-    door: &Door,
+    doors: &Doors,
     backend: &Backend,
     bounds: Bounds,
 ) -> io::Result<Sample> {
@@ -39,7 +39,8 @@ pub(crate) async fn measure(
     };
     let mut clients = JoinSet::new();
     for number in 0..scenario.clients {
-        let client = Client { number: number as u32, door: door.clone(), crew: Arc::clone(&crew) };
+        let client =
+            Client { number: number as u32, door: doors.of(number), crew: Arc::clone(&crew) };
         clients.spawn(client.work(scenario.work));
     }
 

@@ -29,7 +29,7 @@ pub(crate) enum Spread {
     OneCore,
     /// One process on both, which it shares with the load.
     BothCores,
-    /// A process for each of the two, listening on the same addresses.
+    /// A process for each of the two.
     ProcessPerCore,
 }
 
@@ -127,8 +127,8 @@ pub(crate) fn all(tidegate: &Path, baseline: Option<&Path>, sozu: &Path) -> Vec<
         },
         Peer {
             name: "tidegate-twice",
-            settings: "two processes of tidegate with one worker each, one on each core, on the \
-                       same addresses: two workers that can have nothing to contend for",
+            settings: "two processes of tidegate with one worker each, one on each core: two \
+                       workers that have nothing to contend for",
             spread: Spread::ProcessPerCore,
             part: Part::IfNamed,
             ..tidegate.clone()

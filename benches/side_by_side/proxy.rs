@@ -6,11 +6,13 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use crate::client::Doors;
 use crate::cost::{self, Cpu};
 use crate::peer::{Peer, Site, Spread};
 
@@ -54,8 +56,6 @@ pub(crate) struct CertificateFiles {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     processes: Vec<Process>,
-    pub(crate) wss: SocketAddr,
-    pub(crate) ws: SocketAddr,
 }
 
 impl Proxy {
@@ -67,16 +67,15 @@ impl Proxy {
         backend: SocketAddr,
         cores: Cores,
     ) -> io::Result<Self> {
-        let [wss, ws] = free_addresses()?;
         let groups = match peer.spread {
             Spread::OneCore => vec![vec![cores.proxy]],
             Spread::BothCores => vec![vec![cores.proxy, cores.load]],
             Spread::ProcessPerCore => vec![vec![cores.proxy], vec![cores.load]],
         };
-        let mut proxy = Self { processes: Vec::new(), wss, ws };
-        for (number, group) in groups.iter().enumerate() {
+        let start = |cores: &Vec<usize>| {
+            let [wss, ws] = free_addresses()?;
             let site = Site {
-                folder: parent.join(format!("{}-{}-{number}", peer.name, wss.port())),
+                folder: parent.join(format!("{}-{}", peer.name, wss.port())),
                 wss,
                 ws,
                 backend,
@@ -84,13 +83,18 @@ impl Proxy {
                 key: certificate.key.clone(),
                 chain_and_key: certificate.chain_and_key.clone(),
             };
-            proxy.processes.push(Process::start(peer, &site, group)?);
-        }
-        let sockets = groups.iter().map(Vec::len).sum();
-        match proxy.wait_until_ready(sockets) {
-            Ok(()) => Ok(proxy),
-            Err(error) => Err(proxy.explain(error)),
-        }
+            Process::start(peer, &site, cores)
+        };
+        Ok(Self { processes: groups.iter().map(start).collect::<io::Result<_>>()? })
+    }
+
+    /// Where its clients connect: as many addresses as it has processes.
+    pub(crate) fn doors(&self, tls: Option<Arc<rustls::ClientConfig>>) -> Doors {
+        let address = |process: &Process| match &tls {
+            Some(_) => process.wss,
+            None => process.ws,
+        };
+        Doors { addresses: self.processes.iter().map(address).collect(), tls }
     }
 
     pub(crate) fn cpu(&self) -> io::Result<Cpu> {
@@ -120,22 +124,6 @@ impl Proxy {
     pub(crate) fn explain(&mut self, error: io::Error) -> io::Error {
         self.processes.iter_mut().fold(error, |error, process| process.explain(error))
     }
-
-    /// Waits until each address has so many listening sockets, one per worker.
-    fn wait_until_ready(&mut self, sockets: usize) -> io::Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        for address in [self.wss, self.ws] {
-            while listening_sockets(address)? < sockets {
-                let mut left = self.processes.iter_mut().map(|process| process.child.try_wait());
-                if left.any(|left| !matches!(left, Ok(None))) || Instant::now() > deadline {
-                    let fault = format!("there are not {sockets} sockets listening on {address}");
-                    return Err(io::Error::other(fault));
-                }
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// One process of a proxy, and those that it starts.
@@ -144,9 +132,12 @@ struct Process {
     child: Child,
     /// Where its stdout and stderr go.
     output: PathBuf,
+    wss: SocketAddr,
+    ws: SocketAddr,
 }
 
 impl Process {
+    /// Starts it on these cores and waits until it listens.
     fn start(peer: &Peer, site: &Site, cores: &[usize]) -> io::Result<Self> {
         std::fs::create_dir(&site.folder)?;
         std::fs::write(site.configuration(), (peer.configuration)(site))?;
@@ -159,7 +150,26 @@ impl Process {
         let child = spawn_on(cores, &mut command).map_err(|error| {
             io::Error::new(error.kind(), format!("starting {}: {error}", peer.program.display()))
         })?;
-        Ok(Self { child, output: output_path })
+        let mut process = Self { child, output: output_path, wss: site.wss, ws: site.ws };
+        match process.wait_until_ready(cores.len()) {
+            Ok(()) => Ok(process),
+            Err(error) => Err(process.explain(error)),
+        }
+    }
+
+    /// Waits until each address has so many listening sockets, one for each worker.
+    fn wait_until_ready(&mut self, sockets: usize) -> io::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        for address in [self.wss, self.ws] {
+            while listening_sockets(address)? < sockets {
+                if self.child.try_wait()?.is_some() || Instant::now() > deadline {
+                    let fault = format!("{sockets} sockets do not listen on {address}");
+                    return Err(io::Error::other(fault));
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok(())
     }
 
     fn explain(&mut self, error: io::Error) -> io::Error {

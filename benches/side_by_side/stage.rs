@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::Backend;
-use crate::client::{self, Door};
+use crate::client::{self, Doors};
 use crate::idle;
 use crate::load;
 use crate::peer::Peer;
@@ -120,7 +120,7 @@ impl<'a> Stage<'a> {
                 // A fresh one: in that of the other rows, memory that was used before would be
                 // used again, and seem to cost nothing.
                 let mut fresh = self.start(peer).await?;
-                let weighed = idle::weigh(&fresh, &self.door(scenario, &fresh), self.bounds).await;
+                let weighed = idle::weigh(&fresh, &self.doors(scenario, &fresh), self.bounds).await;
                 let weights = weighed.map_err(|error| fresh.explain(error))?;
                 let sample = |scenario: &&Scenario| match scenario.work {
                     Work::Idle(weighed) => Ok(Sample::plain(weights.figure(weighed))),
@@ -130,15 +130,15 @@ impl<'a> Stage<'a> {
             }
             Work::Beside => {
                 let (mut crowded, empty) = (self.start(peer).await?, self.start(peer).await?);
-                let doors = (self.door(scenario, &crowded), self.door(scenario, &empty));
+                let doors = (self.doors(scenario, &crowded), self.doors(scenario, &empty));
                 let (with, without) = ((&crowded, &doors.0), (&empty, &doors.1));
                 let sample = idle::beside(with, without, &self.backend, self.bounds).await;
                 Ok(vec![sample.map_err(|error| crowded.explain(error))?])
             }
             _ => {
-                let door = self.door(scenario, proxy);
+                let doors = self.doors(scenario, proxy);
                 let sample =
-                    load::measure(scenario, proxy, &door, &self.backend, self.bounds).await;
+                    load::measure(scenario, proxy, &doors, &self.backend, self.bounds).await;
                 let sample = sample.map_err(|error| proxy.explain(error))?;
                 // The connections that were just dropped are cleared away at nobody's expense.
                 proxy.quiet().await?;
@@ -147,11 +147,8 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn door(&self, scenario: &Scenario, proxy: &Proxy) -> Door {
-        match scenario.over_tls {
-            true => Door { address: proxy.wss, tls: Some(Arc::clone(&self.tls)) },
-            false => Door { address: proxy.ws, tls: None },
-        }
+    fn doors(&self, scenario: &Scenario, proxy: &Proxy) -> Doors {
+        proxy.doors(scenario.over_tls.then(|| Arc::clone(&self.tls)))
     }
 }
 
