@@ -245,10 +245,11 @@ impl Link {
         if suite != Some(rustls::CipherSuite::TLS13_AES_128_GCM_SHA256) {
             return Err(io::Error::other(format!("the proxy chose {suite:?}")));
         }
-        match tls.engine.handshake_kind() {
-            Some(done) if done == kind => Ok(()),
-            done => Err(io::Error::other(format!("the handshake was {done:?}, not {kind:?}"))),
+        let done = tls.engine.handshake_kind().ok_or(io::ErrorKind::UnexpectedEof)?;
+        if done != kind {
+            return Err(io::Error::other(format!("the handshake was {done:?}, not {kind:?}")));
         }
+        Ok(())
     }
 
     /// Takes a response's head.

@@ -22,6 +22,9 @@ pub(crate) const OPENING: usize = 16;
 /// Longest time for what has no time of its own, such as opening connections.
 pub(crate) const GRACE: Duration = Duration::from_secs(120);
 
+/// A load from which nothing came for so long stands still.
+const STALLED: Duration = Duration::from_secs(10);
+
 /// Puts the scenario's load on `proxy` and measures what it costs. The reading is taken while
 /// the load goes on: opening and closing its connections is no part of the figure, unless that is
 /// the work.
@@ -50,12 +53,17 @@ pub(crate) async fn measure(
         tokio::time::sleep(bounds.warm_up).await;
         crew.latencies().clear();
         let (begun, cpu, count) = (Instant::now(), proxy.cpu()?, counter.load(Ordering::Relaxed));
-        tokio::time::sleep(bounds.window).await;
+        // On a machine that is busy with others, a short window may pass without an answer.
+        let mut came = 0;
+        while came == 0 && begun.elapsed() < STALLED {
+            tokio::time::sleep(bounds.window).await;
+            came = counter.load(Ordering::Relaxed) - count;
+        }
         let (wall, cpu) = (begun.elapsed(), proxy.cpu()? - cpu);
-        let count = (counter.load(Ordering::Relaxed) - count) as f64;
-        if count == 0.0 {
+        if came == 0 {
             return Err(io::Error::other("nothing came through"));
         }
+        let count = came as f64;
         let wall = wall.as_secs_f64();
         Ok(Sample {
             figure: scenario.unit().figure(cpu.used, count),
