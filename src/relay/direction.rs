@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{Sleep, sleep};
 
 use super::dialogue::{Dialogue, Tolerance};
-use super::legs::{Leg, Received, Scratch};
+use super::legs::{Leg, Output, Received, Scratch};
 use super::sessions::Entry;
 use crate::telemetry::record::Side;
 use crate::ws::passage::{Passage, Stop};
@@ -109,13 +109,15 @@ impl Direction {
         scratch: &mut Scratch,
         (dialogue, session): (&mut Dialogue, &Entry),
     ) -> Poll<Flow> {
+        let Scratch { input, output } = scratch;
         for _ in 0..ROUNDS {
             if self.state == State::Closed {
                 return Poll::Ready(Flow::Closed(self.how_it_ended(dialogue)));
             }
             // Back-pressure: while something is stuck, the source is not read.
             let flushed = ready!(to.poll_flush(cx));
-            if let Err(error) = flushed.and_then(|()| self.say(to, cx, dialogue, session)) {
+            if let Err(error) = flushed.and_then(|()| self.say(to, cx, output, (dialogue, session)))
+            {
                 return self.broken(Broken::Destination(error));
             }
             if self.state == State::Ending {
@@ -138,9 +140,9 @@ impl Direction {
             if self.swallowed > SWALLOWED_BYTES {
                 return Poll::Pending;
             }
-            scratch.begin_with(&self.held);
+            input.begin_with(&self.held);
             if !self.has_more {
-                match ready!(from.poll_receive(cx, scratch)) {
+                match ready!(from.poll_receive(cx, input)) {
                     Ok(Received::Bytes) => session.heard(self.source),
                     Ok(end @ (Received::End | Received::Truncated)) => {
                         self.is_truncated = end == Received::Truncated;
@@ -154,7 +156,8 @@ impl Direction {
                     Err(error) => return self.broken(Broken::Source(error)),
                 }
             }
-            if let Err(error) = self.pass_on(to, cx, scratch.received(), dialogue, session) {
+            if let Err(error) = self.pass_on(to, cx, (input.received(), output), dialogue, session)
+            {
                 return self.broken(Broken::Destination(error));
             }
         }
@@ -171,8 +174,8 @@ impl Direction {
         &mut self,
         to: &mut Leg,
         cx: &mut Context<'_>,
-        dialogue: &mut Dialogue,
-        session: &Entry,
+        output: &mut Output,
+        (dialogue, session): (&mut Dialogue, &Entry),
     ) -> io::Result<()> {
         if !self.has_to_say(dialogue) {
             return Ok(());
@@ -183,7 +186,7 @@ impl Direction {
         };
         passage.inserted(&ours);
         dialogue.placed(side, &ours, session);
-        to.send(&ours.frame, cx)
+        to.send(&ours.frame, cx, output)
     }
 
     /// Whether there is something of ours to be sent this way, and a place for it.
@@ -206,7 +209,7 @@ impl Direction {
         &mut self,
         to: &mut Leg,
         cx: &mut Context<'_>,
-        bytes: &[u8],
+        (bytes, output): (&[u8], &mut Output),
         dialogue: &mut Dialogue,
         session: &Entry,
     ) -> io::Result<()> {
@@ -217,7 +220,7 @@ impl Direction {
             self.hold(rest, !rest.is_empty(), dialogue);
             dialogue.spent(self.source, forward.len());
             session.relayed(self.source, forward.len());
-            return to.send(forward, cx);
+            return to.send(forward, cx, output);
         };
         let side = self.source.other();
         let ours = dialogue.take_waiting(side);
@@ -249,7 +252,7 @@ impl Direction {
             self.has_more = true;
         }
         self.hold(followed.rest, is_held, dialogue);
-        if followed.forward.is_empty() { Ok(()) } else { to.send(&followed.forward, cx) }
+        if followed.forward.is_empty() { Ok(()) } else { to.send(&followed.forward, cx, output) }
     }
 
     /// Keeps what could not go on yet, for a throttle's sake or for more to come.
