@@ -87,22 +87,23 @@ pub(crate) fn latencies(peers: &[Peer], rows: &[Row]) -> String {
     plain_table("latency p50 / p99, µs", peers, rows, text)
 }
 
-/// A table of texts, without the rows for which no peer has one.
+/// A table of texts, without the rows for which no peer has one; nothing if that leaves none.
 fn plain_table(
     title: &str,
     peers: &[Peer],
     rows: &[Row],
     text: impl Fn(&Scenario, &Cell) -> Option<String>,
 ) -> String {
-    let mut table = format!("| {title} |");
-    for peer in peers {
-        let _ = write!(table, " {} |", peer.name);
-    }
-    let _ = writeln!(table, "\n|---|{}", "---:|".repeat(peers.len()));
+    let mut table = String::new();
     for Row { scenario, cells } in rows {
         let texts: Vec<_> = cells.iter().map(|cell| text(scenario, cell)).collect();
         if texts.iter().all(Option::is_none) {
             continue;
+        }
+        if table.is_empty() {
+            let names: Vec<_> = peers.iter().map(|peer| peer.name).collect();
+            let _ = writeln!(table, "| {title} | {} |", names.join(" | "));
+            let _ = writeln!(table, "|---|{}", "---:|".repeat(peers.len()));
         }
         let _ = write!(table, "| {} |", scenario.name);
         for text in texts {
