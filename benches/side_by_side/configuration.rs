@@ -38,13 +38,15 @@ pub(crate) fn nginx_conf(site: &Site, buffers: &str) -> String {
     let Site { folder, wss, ws, backend, chain, key, .. } = site;
     // Started by root, nginx would work as nobody, who may not enter our folder.
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+    // More connections than descriptors: it hangs up on those in the midst of their handshake when
+    // less than a sixteenth of the former is left.
     format!(
         r#"{user}
 daemon off;
 worker_processes 1;
 worker_rlimit_nofile 20000;
 pid {folder}/nginx.pid;
-events {{ worker_connections 19900; }}
+events {{ worker_connections 30000; }}
 http {{
     access_log {folder}/access.log;
     client_body_temp_path {folder}/body;
