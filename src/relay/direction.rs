@@ -116,8 +116,13 @@ impl Direction {
             }
             // Back-pressure: while something is stuck, the source is not read.
             let flushed = ready!(to.poll_flush(cx));
-            if let Err(error) = flushed.and_then(|()| self.say(to, cx, output, (dialogue, session)))
-            {
+            let said = match flushed {
+                Ok(()) if self.has_to_say(dialogue) => {
+                    self.say(to, cx, output, (dialogue, session))
+                }
+                other => other,
+            };
+            if let Err(error) = said {
                 return self.broken(Broken::Destination(error));
             }
             if self.state == State::Ending {
@@ -165,7 +170,8 @@ impl Direction {
         Poll::Pending
     }
 
-    /// Sends what we ourselves have to say this way, if now is the moment. Nothing may be stuck.
+    /// Sends what we ourselves have to say this way, if [`Direction::has_to_say`]. Nothing may be
+    /// stuck.
     ///
     /// # Errors
     ///
@@ -177,9 +183,6 @@ impl Direction {
         output: &mut Output,
         (dialogue, session): (&mut Dialogue, &Entry),
     ) -> io::Result<()> {
-        if !self.has_to_say(dialogue) {
-            return Ok(());
-        }
         let side = self.source.other();
         let (Some(passage), Some(ours)) = (&mut self.passage, dialogue.take_waiting(side)) else {
             return Ok(());
@@ -190,6 +193,7 @@ impl Direction {
     }
 
     /// Whether there is something of ours to be sent this way, and a place for it.
+    #[inline]
     pub(super) fn has_to_say(&self, dialogue: &Dialogue) -> bool {
         self.state != State::Closed
             && dialogue.waiting(self.source.other()).is_some_and(|ours| {
@@ -257,7 +261,9 @@ impl Direction {
 
     /// Keeps what could not go on yet, for a throttle's sake or for more to come.
     fn hold(&mut self, rest: &[u8], is_throttled: bool, dialogue: &Dialogue) {
-        self.held = rest.to_vec();
+        if !(rest.is_empty() && self.held.is_empty()) {
+            self.held = rest.to_vec();
+        }
         if is_throttled {
             self.has_more = true;
             self.pause = Some(Box::pin(sleep(dialogue.pause())));

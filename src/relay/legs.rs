@@ -225,8 +225,13 @@ impl Leg {
         Ok(())
     }
 
-    /// Sends what is stuck. Ready when nothing is.
+    /// Sends what is stuck. Ready when nothing is, which is nearly always.
+    #[inline]
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_stuck() { self.poll_flush_stuck(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    fn poll_flush_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while !self.stuck.is_empty() {
                 let len = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.stuck))?;
@@ -295,6 +300,7 @@ impl Leg {
     }
 
     /// Whether something is stuck on the way into it.
+    #[inline]
     pub(super) fn is_stuck(&self) -> bool {
         !self.stuck.is_empty() || self.records.as_ref().is_some_and(|records| records.has_waiting())
     }

@@ -24,7 +24,9 @@ impl Buffer {
     /// Forgets the content, and begins with `bytes`.
     pub fn begin_with(&mut self, bytes: &[u8]) {
         self.len = 0;
-        self.append(bytes);
+        if !bytes.is_empty() {
+            self.append(bytes);
+        }
     }
 
     /// The content.
