@@ -48,11 +48,7 @@ pub(crate) fn run(arguments: &[String]) -> io::Result<()> {
         backend: address(backend)?,
         tls: tls(chain, key, secrets.clone())?,
         secrets,
-        scratch: Scratch {
-            read: vec![0; READ_BYTES],
-            plain: Buffer::new(),
-            sealed: Buffer::new(),
-        },
+        scratch: Scratch { read: vec![0; READ_BYTES], plain: Buffer::new(), sealed: Buffer::new() },
     };
     let listeners = [TcpListener::bind(address(wss)?)?, TcpListener::bind(address(ws)?)?];
     for (at, listener) in listeners.iter().enumerate() {
@@ -68,7 +64,8 @@ pub(crate) fn run(arguments: &[String]) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
         for event in &events {
-            match u64::MAX - event.data.u64() {
+            let (data, flags) = (event.data.u64(), event.flags);
+            match u64::MAX - data {
                 which @ 0..2 => {
                     while let Ok((tcp, _)) = listeners[which as usize].accept() {
                         // Whoever leaves in the middle of a handshake is no concern of others.
@@ -77,7 +74,7 @@ pub(crate) fn run(arguments: &[String]) -> io::Result<()> {
                 }
                 _ => {
                     let ends = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-                    floor.splice(event.data.u64() as usize, event.flags.intersects(ends));
+                    floor.splice(data as usize, flags.intersects(ends));
                 }
             }
         }
