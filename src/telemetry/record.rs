@@ -14,6 +14,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::access_log::WorkerLog;
+use super::line::{Line, SessionLine};
 use super::metrics::{Carried, RouteCounters, Shard, TlsVersion};
 use super::redact;
 use crate::admin::snapshot::SessionInfo;
@@ -400,86 +401,6 @@ fn why_label(why: &str) -> &'static str {
     WHYS.into_iter().find(|known| *known == beginning).unwrap_or("other")
 }
 
-/// A line of the access log as JSON; the fields of an event that do not apply are absent.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: String,
-    event: &'a str,
-    id: String,
-    client: SocketAddr,
-    listener: SocketAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resumed: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_subject: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    host: &'a str,
-    path: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subprotocol: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    handshake_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duration_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    received_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sent_bytes: Option<u64>,
-    #[serde(flatten)]
-    session: Option<SessionLine<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-}
-
-/// What the line at a session's end says besides. What was not counted, with `frames = "off"`, is
-/// 0; what did not happen is absent.
-#[derive(Serialize)]
-struct SessionLine<'a> {
-    client_to_upstream_bytes: u64,
-    upstream_to_client_bytes: u64,
-    client_to_upstream_messages: u64,
-    upstream_to_client_messages: u64,
-    client_to_upstream_fragments: u64,
-    upstream_to_client_fragments: u64,
-    client_to_upstream_pings: u64,
-    upstream_to_client_pings: u64,
-    client_to_upstream_pongs: u64,
-    upstream_to_client_pongs: u64,
-    pings_to_client: u64,
-    pings_to_upstream: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_rtt_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_rtt_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_close_code: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_close_reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_close_code: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_close_reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    close_code_to_client: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    close_code_to_upstream: Option<u16>,
-    ended_by: EndedBy,
-    why: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    protocol_error: Option<&'a str>,
-}
-
 impl Inner {
     fn count(&self, count: impl FnOnce(&Shard)) {
         if let Ok(told) = self.told.try_borrow()
@@ -606,53 +527,6 @@ fn code_seen(said: &Said) -> Option<u16> {
 
 fn reason_given(said: &Said) -> Option<&str> {
     Some(said.reason.as_str()).filter(|reason| !reason.is_empty())
-}
-
-impl Line<'_> {
-    /// The same for eyes: what matters first, absent things left out.
-    fn as_text(&self) -> String {
-        let mut parts = vec![self.time.clone(), format!("{:<7}", self.event), self.id.clone()];
-        parts.push(self.client.to_string());
-        parts.extend(self.client_subject.map(|subject| format!("<{subject}>")));
-        if let Some(method) = self.method {
-            parts.push(format!("{method} {}{}", self.host, self.path));
-        }
-        parts.extend(self.status.map(|status| status.to_string()));
-        parts.extend(self.endpoint.map(|endpoint| format!("-> {endpoint}")));
-        parts.extend(self.tls.map(|version| format!("TLS {version}")));
-        parts.extend(self.subprotocol.map(|name| format!("subprotocol {name}")));
-        let took = self.duration_ms.or(self.handshake_ms);
-        parts.extend(took.map(|millis| format!("{millis}ms")));
-        let bytes = self.received_bytes.zip(self.sent_bytes);
-        parts.extend(bytes.map(|(up, down)| format!("up {up}B down {down}B")));
-        if let Some(session) = &self.session {
-            session.add_text(&mut parts);
-        }
-        parts.extend(self.reason.map(|reason| format!("({reason})")));
-        parts.join(" ")
-    }
-}
-
-impl SessionLine<'_> {
-    fn add_text(&self, parts: &mut Vec<String>) {
-        let way = |name, bytes, messages| format!("{name} {bytes}B in {messages} messages");
-        parts.push(way("up", self.client_to_upstream_bytes, self.client_to_upstream_messages));
-        parts.push(way("down", self.upstream_to_client_bytes, self.upstream_to_client_messages));
-        let round_trip = |name, millis| format!("{name} rtt {millis}ms");
-        parts.extend(self.client_rtt_ms.map(|millis| round_trip("client", millis)));
-        parts.extend(self.upstream_rtt_ms.map(|millis| round_trip("upstream", millis)));
-        let close = |name, code, reason: Option<&str>| match reason {
-            Some(reason) => format!("{name} close {code} {reason:?}"),
-            None => format!("{name} close {code}"),
-        };
-        let (client, upstream) = (self.client_close_code, self.upstream_close_code);
-        parts.extend(client.map(|code| close("client", code, self.client_close_reason)));
-        parts.extend(upstream.map(|code| close("upstream", code, self.upstream_close_reason)));
-        parts.extend(self.close_code_to_client.map(|code| close("to client", code, None)));
-        parts.extend(self.close_code_to_upstream.map(|code| close("to upstream", code, None)));
-        parts.push(format!("ended by {}: {}", self.ended_by.name(), self.why));
-        parts.extend(self.protocol_error.map(|error| format!("protocol error of the {error}")));
-    }
 }
 
 impl Drop for Inner {
