@@ -3,6 +3,8 @@
 //! (`redact`).
 
 pub mod access_log;
+pub mod digits;
+mod json;
 mod line;
 pub mod log;
 pub mod metrics;

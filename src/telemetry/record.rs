@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::Method;
-use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::access_log::WorkerLog;
@@ -47,8 +46,7 @@ pub struct TlsFacts {
 }
 
 /// Who ended a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EndedBy {
     /// The client.
     Client,
@@ -454,8 +452,7 @@ impl Inner {
         let line = self.line(event, &told);
         self.log.line(|out| match self.log.format() {
             LogFormat::Text => out.extend_from_slice(line.as_text().as_bytes()),
-            // Numbers and strings only, into memory: nothing in it can fail.
-            LogFormat::Json => drop(serde_json::to_writer(out, &line)),
+            LogFormat::Json => line.add_json(out),
         });
     }
 
@@ -467,7 +464,7 @@ impl Inner {
         Line {
             time: self.log.now(),
             event,
-            id: format!("{:016x}", self.id),
+            id: self.id,
             client: self.facts.client,
             listener: self.facts.listener,
             tls: self.facts.tls.as_ref().map(|tls| tls.version.name()),
@@ -481,8 +478,8 @@ impl Inner {
             upstream: told.upstream.as_deref(),
             endpoint: told.endpoint.as_deref(),
             subprotocol: told.subprotocol.as_deref(),
-            handshake_ms: told.handshake.map(millis),
-            duration_ms: (!is_open).then(|| millis(since.elapsed())),
+            handshake: told.handshake,
+            duration: (!is_open).then(|| since.elapsed()),
             received_bytes: (!is_open && !is_end).then_some(received),
             sent_bytes: (!is_open && !is_end).then_some(sent),
             session: told.ended.as_ref().filter(|_| is_end).map(|ended| self.session(told, ended)),
@@ -506,8 +503,8 @@ impl Inner {
             upstream_to_client_pongs: down.pongs,
             pings_to_client: client.pings,
             pings_to_upstream: upstream.pings,
-            client_rtt_ms: client.round_trip.map(millis),
-            upstream_rtt_ms: upstream.round_trip.map(millis),
+            client_rtt: client.round_trip,
+            upstream_rtt: upstream.round_trip,
             client_close_code: client.said.as_ref().and_then(code_seen),
             client_close_reason: client.said.as_ref().and_then(reason_given),
             upstream_close_code: upstream.said.as_ref().and_then(code_seen),
@@ -561,6 +558,6 @@ pub fn seconds(duration: Duration) -> f64 {
 }
 
 /// Milliseconds with three digits behind the point.
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
