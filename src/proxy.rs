@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::{CONNECTION, HOST, HeaderValue};
-use http::uri::Authority;
 use http::{Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tokio::net::TcpStream;
@@ -25,7 +24,7 @@ use crate::http::headers::{self, Forwarded, Hop};
 use crate::http::open::{Opened, UpstreamLeg, open};
 use crate::http::pool::Pool;
 use crate::http::respond::{self, Drained, Refusal};
-use crate::http::target::HostError;
+use crate::http::target::{Asked, HostError};
 use crate::http::{forward, framing, serve, target};
 use crate::lifecycle::phases::Drain;
 use crate::listener::accept::Counted;
@@ -115,10 +114,33 @@ struct Client {
     facts: Rc<ClientFacts>,
     /// What its certificate says of it, for the upstream. A session needs it no more.
     identity: RefCell<Option<Rc<Identity>>>,
+    /// Its address without the port, for the upstream, once that was asked for.
+    address: RefCell<Option<HeaderValue>>,
+    /// Which host it asked for last.
+    host: RefCell<Option<Rc<Asked>>>,
     arrival: Arrival,
     worker: Rc<Worker>,
     /// Filled by a request that became a session, for the relay to take over.
     session: RefCell<Option<Session>>,
+}
+
+impl Client {
+    /// Its address without the port, as a header has it.
+    fn address(&self) -> HeaderValue {
+        let written = || {
+            let address = self.arrival.client.ip().to_string();
+            // Digits, letters, dots and colons.
+            HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("unknown"))
+        };
+        self.address.borrow_mut().get_or_insert_with(written).clone()
+    }
+
+    /// Gives back what only requests need.
+    fn forget_requests(&self) {
+        self.identity.take();
+        self.address.take();
+        self.host.take();
+    }
 }
 
 /// What a session needs besides the client's own leg.
@@ -153,6 +175,8 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
     let client = Rc::new(Client {
         facts: Rc::new(facts),
         identity: RefCell::new(identity.map(Rc::new)),
+        address: RefCell::default(),
+        host: RefCell::default(),
         arrival,
         worker: worker.clone(),
         session: RefCell::new(None),
@@ -169,7 +193,7 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
     let let_go = Box::pin(let_go).await;
     let Some(session) = client.session.take() else { return };
     let Session { upstream, meaningful_reserved, route, record, _permit } = session;
-    client.identity.take();
+    client.forget_requests();
     let Some(let_go) = let_go else {
         record.ended(EndedBy::Client, "gone before its handshake was answered");
         return;
@@ -206,6 +230,9 @@ async fn answer(
     response
 }
 
+/// What a client of HTTP/1.0 may leave out.
+static NO_HOST: HeaderValue = HeaderValue::from_static("");
+
 /// Carries one request from its head to the answer; a handshake's session is left with the client
 /// for the relay.
 async fn carry(
@@ -214,10 +241,10 @@ async fn carry(
     client: &Rc<Client>,
     record: &Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
-    let host = target::host_of(&request);
+    let host = target::host_of(&request, client.host.take());
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let host_text = host.as_ref().map_or("", |host| host.as_ref().map_or("", Authority::as_str));
-    record.asked(request.method(), host_text, target);
+    let authority = host.as_ref().ok().and_then(Option::as_ref).map(|host| &host.authority);
+    record.asked(request.method(), authority, target);
 
     if let Some(full) = client.arrival.refusal {
         return Err(Refusal::Full(full));
@@ -227,18 +254,17 @@ async fn carry(
         return Err(Refusal::Connect);
     }
     target::check_form(request.uri())?;
-    let host_name = host.as_ref().map_or("", |host| host.host()).to_ascii_lowercase();
-    // The root's dot makes it no other host (RFC 3986 §3.2.2).
-    let host_name = host_name.strip_suffix('.').map_or(host_name.as_str(), |name| name).to_owned();
-    check_direction(&host_name, client)?;
+    client.host.replace(host.clone());
+    let host_name = host.as_ref().map_or("", |host| host.name.as_str());
+    check_direction(host_name, client)?;
     if let Some(port) = client.arrival.entrance.redirect_to {
         if host_name.is_empty() {
             return Err(HostError::Missing.into());
         }
-        return Err(redirect(&request, &host_name, port));
+        return Err(redirect(&request, host_name, port));
     }
     let running = client.worker.running.load();
-    let route = running.table.find(&host_name, request.uri().path())?.ok_or(Refusal::NoRoute)?;
+    let route = running.table.find(host_name, request.uri().path())?.ok_or(Refusal::NoRoute)?;
     record.routed(&route.counters, &route.upstream.name);
 
     let (mut head, body) = request.into_parts();
@@ -253,20 +279,23 @@ async fn carry(
     if let (Some(_), Some(origins)) = (&handshake, &route.config.origins) {
         let is_secure = client.arrival.entrance.tls
             || client.arrival.is_trusted && headers::says_https(&head.headers);
-        origins.check(&head.headers, host.as_ref(), is_secure)?;
+        let asked = host.as_ref().map(|host| &host.authority);
+        origins.check(&head.headers, asked, is_secure)?;
     }
     let hop = if handshake.is_some() { Hop::Handshake } else { Hop::Ordinary };
 
-    let own_host = host.as_ref().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-    let asked_host = own_host.unwrap_or(HeaderValue::from_static(""));
+    let asked_host = host.as_ref().map_or(&NO_HOST, |host| &host.header);
     let is_tls = client.arrival.entrance.tls;
-    let (peer, is_trusted) = (client.arrival.client, client.arrival.is_trusted);
+    let address = client.address();
+    let is_trusted = client.arrival.is_trusted;
     let identity = client.identity.borrow().clone();
     let identity = identity.as_deref();
-    let forwarded = Forwarded { client: peer, is_trusted, is_tls, host: &asked_host, identity };
+    let forwarded = Forwarded { client: &address, is_trusted, is_tls, host: asked_host, identity };
     headers::to_upstream(&mut head.headers, forwarded, hop);
-    let sent_host = route.upstream.config.host.clone().unwrap_or(asked_host.clone());
-    head.headers.insert(HOST, sent_host);
+    let sent_host = route.upstream.config.host.as_ref().unwrap_or(asked_host);
+    if head.headers.get(HOST) != Some(sent_host) {
+        head.headers.insert(HOST, sent_host.clone());
+    }
     head.uri = target::origin_form(&head.uri);
     head.version = http::Version::HTTP_11;
     request = Request::from_parts(head, body);

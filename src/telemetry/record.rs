@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::Method;
+use http::uri::Authority;
 use time::OffsetDateTime;
 
 use super::access_log::WorkerLog;
@@ -126,7 +127,7 @@ struct Sums {
 #[derive(Debug, Default)]
 struct Told {
     method: Option<Method>,
-    host: String,
+    host: Option<Authority>,
     path: String,
     status: Option<u16>,
     route: Option<Arc<RouteCounters>>,
@@ -181,10 +182,10 @@ impl Record {
     }
 
     /// What was asked for. Secrets in the query are left out.
-    pub fn asked(&self, method: &Method, host: &str, path_and_query: &str) {
+    pub fn asked(&self, method: &Method, host: Option<&Authority>, path_and_query: &str) {
         let mut told = self.0.told.borrow_mut();
         told.method = Some(method.clone());
-        told.host = host.to_owned();
+        told.host = host.cloned();
         told.path = self.0.log.redacted(path_and_query);
     }
 
@@ -330,7 +331,7 @@ impl Record {
             client: inner.facts.client.to_string(),
             listener: inner.facts.listener.to_string(),
             tls: inner.facts.tls.as_ref().map(|tls| tls.version.name().to_owned()),
-            host: told.host.clone(),
+            host: host_text(&told.host).to_owned(),
             path: told.path.clone(),
             route: told.route.as_ref().map_or_else(String::new, |route| route.name.to_string()),
             upstream: text(&told.upstream),
@@ -359,6 +360,10 @@ impl Record {
     pub fn client(&self) -> SocketAddr {
         self.0.facts.client
     }
+}
+
+fn host_text(host: &Option<Authority>) -> &str {
+    host.as_ref().map_or("", Authority::as_str)
 }
 
 /// What an application sees where a Close has no code (RFC 6455 §7.1.5).
@@ -471,7 +476,7 @@ impl Inner {
             resumed: self.facts.tls.as_ref().map(|tls| tls.resumed),
             client_subject: self.facts.tls.as_ref().and_then(|tls| tls.subject.as_deref()),
             method: told.method.as_ref().map(Method::as_str),
-            host: &told.host,
+            host: host_text(&told.host),
             path: &told.path,
             status: told.status,
             route: told.route.as_ref().map(|route| &*route.name),
