@@ -305,7 +305,8 @@ async fn carry(
     match handshake {
         Some(handshake) => {
             let request = request.map(|_no_body| ());
-            open_session(request, &handshake, route, activity, client, record).await
+            // Boxed, so that an ordinary request does not carry along what only this takes.
+            Box::pin(open_session(request, &handshake, route, activity, client, record)).await
         }
         None => {
             let body_timeout = running.per_connection.body_timeout;

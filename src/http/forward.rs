@@ -105,7 +105,9 @@ async fn reach(
         if let Some(connection) = pool.and_then(|pool| pool.take(&endpoint)) {
             return Ok((Way { connection, in_flight }, false));
         }
-        match dial(&endpoint, upstream, addresses).await {
+        // Boxed, so that a request for which there is a connection does not carry along what it
+        // takes to make one.
+        match Box::pin(dial(&endpoint, upstream, addresses)).await {
             Ok(stream) => {
                 let connection = Connection::over(stream).await.map_err(Refusal::Broken)?;
                 return Ok((Way { connection, in_flight }, true));

@@ -116,6 +116,10 @@ impl AsyncWrite for StillReadable {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = slices {
+            // A head alone, as most are: one slice is less work for the kernel than a list of one.
+            return self.poll_write(cx, only);
+        }
         let this = self.get_mut();
         let len = slices.iter().map(|slice| slice.len()).sum();
         if this.is_refusing {
@@ -163,7 +167,7 @@ impl Pool {
     pub fn take(&self, endpoint: &Arc<Endpoint>) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&key(endpoint))?;
-        kept.retain(|idle| !idle.connection.sender.is_closed());
+        // One that was closed by the endpoint is not ready either, and is for the sweep.
         let at = kept.iter().rposition(|idle| idle.connection.sender.is_ready())?;
         Some(kept.remove(at).connection)
     }
@@ -176,6 +180,9 @@ impl Pool {
         }
         let mut idle = self.idle.borrow_mut();
         let kept = idle.entry(key(endpoint)).or_default();
+        if kept.len() == MOST_IDLE {
+            kept.retain(|idle| !idle.connection.sender.is_closed());
+        }
         if kept.len() < MOST_IDLE {
             let since = Instant::now();
             kept.push(Idle { connection, since, _endpoint: endpoint.clone() });
