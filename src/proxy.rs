@@ -4,6 +4,7 @@
 //! (its permit, its facts for the record, its worker) is in [`Arrival`] and [`Client`].
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,13 +20,14 @@ use tokio::time::sleep;
 use crate::config::{self, ProxyProtocol};
 use crate::http::activity::Activity;
 use crate::http::body::ResponseBody;
+use crate::http::forward::{self, Outgoing};
 use crate::http::handshake::{self, Handshake, SEC_WEBSOCKET_PROTOCOL, Strictness};
 use crate::http::headers::{self, Forwarded, Hop};
 use crate::http::open::{Opened, UpstreamLeg, open};
 use crate::http::pool::Pool;
 use crate::http::respond::{self, Drained, Refusal};
 use crate::http::target::{Asked, HostError};
-use crate::http::{forward, framing, serve, target};
+use crate::http::{framing, serve, target};
 use crate::lifecycle::phases::Drain;
 use crate::listener::accept::Counted;
 use crate::listener::limits::{Full, Limits, Permit};
@@ -211,36 +213,72 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
 }
 
 /// Answers one request, and puts it on record whatever comes of it.
-async fn answer(
+fn answer(
     request: Request<Incoming>,
     activity: Rc<Activity>,
     client: Rc<Client>,
-) -> Response<ResponseBody> {
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
     let record = Record::begin(&client.worker.log, &client.facts);
-    let response = match carry(request, &activity, &client, &record).await {
-        Ok(response) => response,
-        Err(refusal) => respond::with(&refusal, &record),
-    };
-    record.answered(response.status().as_u16());
-    let mut response = response.map(|body| body.on_behalf_of(record, activity.clone()));
-    // Whoever asks again is to find another process (RFC 9112 §9.6).
-    if client.worker.drain.is_draining() && !activity.is_switched() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    // Here already, so that the future, which is made anew for each request, has no room for all
+    // that a head is judged by.
+    let accepted = accept(request, &client, &record);
+    async move {
+        let carried = match accepted {
+            Ok(accepted) => carry(accepted, &activity, &client, &record).await,
+            Err(refusal) => Err(refusal),
+        };
+        let response = carried.unwrap_or_else(|refusal| respond::with(&refusal, &record));
+        record.answered(response.status().as_u16());
+        let mut response = response.map(|body| body.on_behalf_of(record, activity.clone()));
+        // Whoever asks again is to find another process (RFC 9112 §9.6).
+        if client.worker.drain.is_draining() && !activity.is_switched() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
     }
-    response
 }
 
 /// What a client of HTTP/1.0 may leave out.
 static NO_HOST: HeaderValue = HeaderValue::from_static("");
 
-/// Carries one request from its head to the answer; a handshake's session is left with the client
-/// for the relay.
+/// Carries one request on and the answer back; a handshake's session is left with the client for
+/// the relay.
 async fn carry(
-    mut request: Request<Incoming>,
+    accepted: Accepted,
     activity: &Activity,
     client: &Rc<Client>,
     record: &Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
+    let Accepted { asking, route } = accepted;
+    match asking {
+        // Boxed, so that an ordinary request does not carry along what only this takes.
+        Asking::Session(asking) => {
+            Box::pin(open_session(asking, &route, activity, client, record)).await
+        }
+        Asking::Ordinary(outgoing) => {
+            forward::forward(outgoing, &route.upstream, &client.worker.pool, record).await
+        }
+    }
+}
+
+/// A request that is to be carried out.
+struct Accepted {
+    asking: Asking,
+    route: Arc<Route>,
+}
+
+/// What is asked for, as the upstream is to have it.
+enum Asking {
+    Session(Box<(Request<()>, Handshake)>),
+    Ordinary(Box<Outgoing>),
+}
+
+/// Judges a request by its head.
+fn accept(
+    request: Request<Incoming>,
+    client: &Client,
+    record: &Record,
+) -> Result<Accepted, Refusal> {
     let host = target::host_of(&request, client.host.take());
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let authority = host.as_ref().ok().and_then(Option::as_ref).map(|host| &host.authority);
@@ -298,29 +336,23 @@ async fn carry(
     }
     head.uri = target::origin_form(&head.uri);
     head.version = http::Version::HTTP_11;
-    request = Request::from_parts(head, body);
+    let mut request = Request::from_parts(head, body);
     // hyper has put the wish to upgrade there; it is ours to grant, and not the upstream's.
     drop(hyper::upgrade::on(&mut request));
-
-    match handshake {
-        Some(handshake) => {
-            let request = request.map(|_no_body| ());
-            // Boxed, so that an ordinary request does not carry along what only this takes.
-            Box::pin(open_session(request, &handshake, route, activity, client, record)).await
-        }
+    let asking = match handshake {
+        Some(handshake) => Asking::Session(Box::new((request.map(|_no_body| ()), handshake))),
         None => {
             let body_timeout = running.per_connection.body_timeout;
-            let pool = &client.worker.pool;
             let addresses = client.arrival.addresses();
-            forward::forward(request, &route.upstream, pool, body_timeout, addresses, record).await
+            Asking::Ordinary(Box::new(Outgoing::new(request, body_timeout, addresses, record)))
         }
-    }
+    };
+    Ok(Accepted { asking, route: route.clone() })
 }
 
 /// Repeats the handshake to the upstream, and leaves the session with the client.
 async fn open_session(
-    request: Request<()>,
-    handshake: &Handshake,
+    asking: Box<(Request<()>, Handshake)>,
     route: &Arc<Route>,
     activity: &Activity,
     client: &Rc<Client>,
@@ -339,7 +371,8 @@ async fn open_session(
     }
     turn.used();
     let addresses = client.arrival.addresses();
-    let opened = open(request, handshake, &route.upstream, addresses, record).await?;
+    let (request, handshake) = *asking;
+    let opened = open(request, &handshake, &route.upstream, addresses, record).await?;
     let (upstream, answer) = match opened {
         Opened::Session(upstream, answer) => (upstream, answer),
         Opened::Refused(answer) => return Ok(answer),

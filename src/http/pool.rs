@@ -2,7 +2,7 @@
 //! pool per worker, so there is no lock; a WebSocket owns its connection and never comes here.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -150,7 +150,7 @@ impl AsyncWrite for StillReadable {
 #[derive(Debug, Default)]
 pub struct Pool {
     /// By the address of the endpoint's [`Arc`], which the connections keep alive.
-    idle: RefCell<HashMap<usize, Vec<Idle>>>,
+    idle: RefCell<BTreeMap<usize, Vec<Idle>>>,
     /// What was opened before this was opened under another configuration.
     cleared: Cell<Option<Instant>>,
 }
