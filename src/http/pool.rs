@@ -147,12 +147,21 @@ impl AsyncWrite for StillReadable {
 }
 
 /// The idle connections of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool {
     /// By the address of the endpoint's [`Arc`], which the connections keep alive.
     idle: RefCell<BTreeMap<usize, Vec<Idle>>>,
     /// What was opened before this was opened under another configuration.
     cleared: Cell<Option<Instant>>,
+    /// When it was last swept, which is as exact as the age of what is idle need be.
+    swept: Cell<Instant>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        let swept = Cell::new(Instant::now());
+        Self { idle: RefCell::default(), cleared: Cell::default(), swept }
+    }
 }
 
 #[derive(Debug)]
@@ -184,15 +193,19 @@ impl Pool {
             kept.retain(|idle| !idle.connection.sender.is_closed());
         }
         if kept.len() < MOST_IDLE {
-            let since = Instant::now();
+            let since = self.swept.get();
             kept.push(Idle { connection, since, _endpoint: endpoint.clone() });
         }
     }
 
     /// Lets go of what has been idle for too long or was closed by the endpoint.
     pub fn sweep(&self) {
+        let now = Instant::now();
+        self.swept.set(now);
         self.idle.borrow_mut().retain(|_, kept| {
-            kept.retain(|idle| !idle.connection.sender.is_closed() && idle.since.elapsed() < IDLE);
+            kept.retain(|idle| {
+                !idle.connection.sender.is_closed() && now.duration_since(idle.since) < IDLE
+            });
             !kept.is_empty()
         });
     }

@@ -225,15 +225,17 @@ impl Record {
     /// bytes are the session's.
     pub fn opened(&self, subprotocol: Option<String>) {
         let inner = &self.0;
+        let now = Instant::now();
+        let took = now.duration_since(inner.began);
         {
             let mut told = inner.told.borrow_mut();
-            told.handshake = Some(inner.began.elapsed());
-            told.opened = Some(Instant::now());
+            told.handshake = Some(took);
+            told.opened = Some(now);
             told.subprotocol = subprotocol.map(|name| redact::subprotocol(&name).to_owned());
         }
         inner.is_session.set(true);
-        inner.count(|counters| counters.shook_hands(101, inner.began.elapsed()));
-        inner.write("open");
+        inner.count(|counters| counters.shook_hands(101, took));
+        inner.write("open", now);
     }
 
     /// Who ended the session and why; the first to say so is right.
@@ -428,10 +430,10 @@ impl Inner {
     }
 
     /// Its end, in numbers.
-    fn count_end(&self) {
+    fn count_end(&self, now: Instant) {
         let Ok(told) = self.told.try_borrow() else { return };
         if !self.is_session.get() {
-            let (status, took) = (told.status.unwrap_or(0), self.began.elapsed());
+            let (status, took) = (told.status.unwrap_or(0), now.duration_since(self.began));
             self.count(|counters| match told.is_handshake {
                 true => counters.shook_hands(status, took),
                 false => counters.answered(status, took),
@@ -441,7 +443,7 @@ impl Inner {
         self.bring_up();
         self.count(|counters| {
             if let (Some((by, why)), Some(opened)) = (&told.ended, told.opened) {
-                counters.ended(*by, why_label(why), opened.elapsed());
+                counters.ended(*by, why_label(why), now.duration_since(opened));
             }
             for (side, facts) in
                 [(Side::Client, &told.client_side), (Side::Upstream, &told.upstream_side)]
@@ -452,16 +454,16 @@ impl Inner {
         });
     }
 
-    fn write(&self, event: &str) {
+    fn write(&self, event: &str, now: Instant) {
         let Ok(told) = self.told.try_borrow() else { return };
-        let line = self.line(event, &told);
+        let line = self.line(event, now, &told);
         self.log.line(|out| match self.log.format() {
             LogFormat::Text => out.extend_from_slice(line.as_text().as_bytes()),
             LogFormat::Json => line.add_json(out),
         });
     }
 
-    fn line<'a>(&'a self, event: &'a str, told: &'a Told) -> Line<'a> {
+    fn line<'a>(&'a self, event: &'a str, now: Instant, told: &'a Told) -> Line<'a> {
         let (is_open, is_end) = (event == "open", event == "end");
         let since = told.opened.filter(|_| is_end).unwrap_or(self.began);
         let received = self.to_upstream.bytes.get();
@@ -484,7 +486,7 @@ impl Inner {
             endpoint: told.endpoint.as_deref(),
             subprotocol: told.subprotocol.as_deref(),
             handshake: told.handshake,
-            duration: (!is_open).then(|| since.elapsed()),
+            duration: (!is_open).then(|| now.duration_since(since)),
             received_bytes: (!is_open && !is_end).then_some(received),
             sent_bytes: (!is_open && !is_end).then_some(sent),
             session: told.ended.as_ref().filter(|_| is_end).map(|ended| self.session(told, ended)),
@@ -543,8 +545,9 @@ impl Drop for Inner {
                 told.reason.get_or_insert_with(|| "the client went away".into());
             }
         }
-        self.count_end();
-        self.write(if is_session { "end" } else { "request" });
+        let now = Instant::now();
+        self.count_end(now);
+        self.write(if is_session { "end" } else { "request" }, now);
     }
 }
 
