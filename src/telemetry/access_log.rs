@@ -292,7 +292,9 @@ impl WorkerLog {
         if batch.count == 0 {
             return;
         }
-        let full = std::mem::take(&mut *batch);
+        // The next is likely to be as large, and does not have to grow into it.
+        let next = Batch { lines: Vec::with_capacity(batch.lines.len()), count: 0 };
+        let full = std::mem::replace(&mut *batch, next);
         let count = full.count;
         if self.log.batches.try_send(full).is_err() {
             self.log.dropped.fetch_add(count, Ordering::Relaxed);
