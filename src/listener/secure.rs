@@ -5,7 +5,6 @@ use std::rc::Rc;
 
 use rustls::ProtocolVersion;
 use tokio::time::timeout;
-use tokio_rustls::TlsStream;
 
 use crate::http::respond::{self, Refusal};
 use crate::http::serve;
@@ -48,20 +47,20 @@ pub async fn secure(
     };
     match accepted {
         Ok(Ok(Ok((tls, identity)))) => {
-            let (_, connection) = tls.get_ref();
-            let version = match connection.protocol_version() {
+            let state = tls.state();
+            let version = match state.protocol_version() {
                 Some(ProtocolVersion::TLSv1_2) => TlsVersion::V12,
                 _ => TlsVersion::V13,
             };
-            let resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            let resumed = state.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
             counters.secured(version, resumed);
             facts.tls = Some(TlsFacts {
                 version,
                 resumed,
-                sni: connection.server_name().map(str::to_ascii_lowercase),
+                sni: tls.server_name().map(str::to_ascii_lowercase),
                 subject: identity.as_ref().map(|identity| identity.subject().to_owned()),
             });
-            Some((Stream::Tls(Box::new(TlsStream::Server(tls))), facts, identity))
+            Some((Stream::Tls(Box::new(tls)), facts, identity))
         }
         Ok(Ok(Err(socket))) => {
             counters.not_secured();

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{Sleep, sleep};
 
 use super::dialogue::{Dialogue, Tolerance};
-use super::legs::{Leg, Received, Scratch};
+use super::legs::{Leg, Output, Received, Scratch};
 use super::sessions::Entry;
 use crate::telemetry::record::Side;
 use crate::ws::passage::{Passage, Stop};
@@ -109,13 +109,20 @@ impl Direction {
         scratch: &mut Scratch,
         (dialogue, session): (&mut Dialogue, &Entry),
     ) -> Poll<Flow> {
+        let Scratch { input, output } = scratch;
         for _ in 0..ROUNDS {
             if self.state == State::Closed {
                 return Poll::Ready(Flow::Closed(self.how_it_ended(dialogue)));
             }
             // Back-pressure: while something is stuck, the source is not read.
             let flushed = ready!(to.poll_flush(cx));
-            if let Err(error) = flushed.and_then(|()| self.say(to, cx, dialogue, session)) {
+            let said = match flushed {
+                Ok(()) if self.has_to_say(dialogue) => {
+                    self.say(to, cx, output, (dialogue, session))
+                }
+                other => other,
+            };
+            if let Err(error) = said {
                 return self.broken(Broken::Destination(error));
             }
             if self.state == State::Ending {
@@ -138,9 +145,9 @@ impl Direction {
             if self.swallowed > SWALLOWED_BYTES {
                 return Poll::Pending;
             }
-            scratch.begin_with(&self.held);
+            input.begin_with(&self.held);
             if !self.has_more {
-                match ready!(from.poll_receive(cx, scratch)) {
+                match ready!(from.poll_receive(cx, input)) {
                     Ok(Received::Bytes) => session.heard(self.source),
                     Ok(end @ (Received::End | Received::Truncated)) => {
                         self.is_truncated = end == Received::Truncated;
@@ -154,7 +161,8 @@ impl Direction {
                     Err(error) => return self.broken(Broken::Source(error)),
                 }
             }
-            if let Err(error) = self.pass_on(to, cx, scratch.received(), dialogue, session) {
+            if let Err(error) = self.pass_on(to, cx, (input.received(), output), dialogue, session)
+            {
                 return self.broken(Broken::Destination(error));
             }
         }
@@ -162,7 +170,8 @@ impl Direction {
         Poll::Pending
     }
 
-    /// Sends what we ourselves have to say this way, if now is the moment. Nothing may be stuck.
+    /// Sends what we ourselves have to say this way, if [`Direction::has_to_say`]. Nothing may be
+    /// stuck.
     ///
     /// # Errors
     ///
@@ -171,22 +180,20 @@ impl Direction {
         &mut self,
         to: &mut Leg,
         cx: &mut Context<'_>,
-        dialogue: &mut Dialogue,
-        session: &Entry,
+        output: &mut Output,
+        (dialogue, session): (&mut Dialogue, &Entry),
     ) -> io::Result<()> {
-        if !self.has_to_say(dialogue) {
-            return Ok(());
-        }
         let side = self.source.other();
         let (Some(passage), Some(ours)) = (&mut self.passage, dialogue.take_waiting(side)) else {
             return Ok(());
         };
         passage.inserted(&ours);
         dialogue.placed(side, &ours, session);
-        to.send(&ours.frame, cx)
+        to.send(&ours.frame, cx, output)
     }
 
     /// Whether there is something of ours to be sent this way, and a place for it.
+    #[inline]
     pub(super) fn has_to_say(&self, dialogue: &Dialogue) -> bool {
         self.state != State::Closed
             && dialogue.waiting(self.source.other()).is_some_and(|ours| {
@@ -206,7 +213,7 @@ impl Direction {
         &mut self,
         to: &mut Leg,
         cx: &mut Context<'_>,
-        bytes: &[u8],
+        (bytes, output): (&[u8], &mut Output),
         dialogue: &mut Dialogue,
         session: &Entry,
     ) -> io::Result<()> {
@@ -217,7 +224,7 @@ impl Direction {
             self.hold(rest, !rest.is_empty(), dialogue);
             dialogue.spent(self.source, forward.len());
             session.relayed(self.source, forward.len());
-            return to.send(forward, cx);
+            return to.send(forward, cx, output);
         };
         let side = self.source.other();
         let ours = dialogue.take_waiting(side);
@@ -249,12 +256,14 @@ impl Direction {
             self.has_more = true;
         }
         self.hold(followed.rest, is_held, dialogue);
-        if followed.forward.is_empty() { Ok(()) } else { to.send(&followed.forward, cx) }
+        if followed.forward.is_empty() { Ok(()) } else { to.send(&followed.forward, cx, output) }
     }
 
     /// Keeps what could not go on yet, for a throttle's sake or for more to come.
     fn hold(&mut self, rest: &[u8], is_throttled: bool, dialogue: &Dialogue) {
-        self.held = rest.to_vec();
+        if !(rest.is_empty() && self.held.is_empty()) {
+            self.held = rest.to_vec();
+        }
         if is_throttled {
             self.has_more = true;
             self.pause = Some(Box::pin(sleep(dialogue.pause())));

@@ -1,7 +1,7 @@
 //! One leg of a session: a socket, with TLS records over it or not, and what is stuck on the way
 //! into it.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -9,25 +9,32 @@ use bytes::{Buf as _, Bytes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::tls::records::{Plain, Records, SEALED_BYTES};
+use crate::tls::records::{Buffer, READ_BYTES, RecordError, Records, TakenOver};
 use crate::transport::{Socket, Stream};
 
 /// A worker's scratch buffers, lent to one poll of one session at a time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Scratch {
+    pub(super) input: Input,
+    pub(super) output: Output,
+}
+
+/// What comes from a leg.
+#[derive(Debug)]
+pub(super) struct Input {
     /// What a TLS socket gave.
     sealed: Box<[u8]>,
     /// What a leg gave, in plain.
-    plain: Plain,
+    plain: Buffer,
 }
 
-impl Default for Scratch {
+impl Default for Input {
     fn default() -> Self {
-        Self { sealed: vec![0; SEALED_BYTES].into_boxed_slice(), plain: Plain::new() }
+        Self { sealed: vec![0; READ_BYTES].into_boxed_slice(), plain: Buffer::new() }
     }
 }
 
-impl Scratch {
+impl Input {
     /// Empties it but for `bytes`, which what is received next follows on.
     pub(super) fn begin_with(&mut self, bytes: &[u8]) {
         self.plain.begin_with(bytes);
@@ -37,6 +44,12 @@ impl Scratch {
     pub(super) fn received(&self) -> &[u8] {
         self.plain.filled()
     }
+}
+
+/// What goes to a TLS leg, sealed.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    sealed: Buffer,
 }
 
 /// What came of a read.
@@ -58,8 +71,7 @@ pub(super) struct Leg {
     records: Option<Box<Records>>,
     /// Read before the relay began, not yet relayed.
     early: Bytes,
-    /// What the kernel did not take of a plain leg's bytes; a TLS leg's wait in `records`. Holds
-    /// no memory while it is empty.
+    /// What the kernel did not take. Holds no memory while it is empty.
     stuck: Bytes,
     has_ended: bool,
     ending: Ending,
@@ -87,26 +99,20 @@ enum Ending {
 impl Leg {
     /// A leg of this stream, from which `early` bytes have been read already.
     pub(super) fn new(stream: Stream, early: Bytes) -> Self {
-        let (socket, records) = match stream {
-            Stream::Plain(socket) => (socket, None),
-            Stream::Tls(tls) => match *tls {
-                tokio_rustls::TlsStream::Client(tls) => {
-                    let (socket, connection) = tls.into_inner();
-                    (socket, Some(Records::new(connection)))
-                }
-                tokio_rustls::TlsStream::Server(tls) => {
-                    let (socket, connection) = tls.into_inner();
-                    (socket, Some(Records::new(connection)))
-                }
-            },
+        let (socket, records, plain, sealed) = match stream {
+            Stream::Plain(socket) => (socket, None, Vec::new(), Vec::new()),
+            Stream::Tls(tls) => {
+                let (socket, TakenOver { records, plain, sealed }) = tls.take_over();
+                (socket, Some(Box::new(records)), plain, sealed)
+            }
         };
         Self {
             socket,
-            records: records.map(Box::new),
+            records,
             // Copied, even where it is empty: it is a slice of hyper's buffer, and would keep all
             // of its 8 KiB for as long as the session lasts.
-            early: Bytes::copy_from_slice(&early),
-            stuck: Bytes::new(),
+            early: [&early, &plain[..]].concat().into(),
+            stuck: sealed.into(),
             has_ended: false,
             ending: Ending::NotYet,
             is_closed: false,
@@ -123,11 +129,11 @@ impl Leg {
     pub(super) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
-        scratch: &mut Scratch,
+        input: &mut Input,
     ) -> Poll<io::Result<Received>> {
         if !self.early.is_empty() {
-            let len = self.early.len().min(SEALED_BYTES);
-            scratch.plain.append(&self.early.split_to(len));
+            let len = self.early.len().min(READ_BYTES);
+            input.plain.append(&self.early.split_to(len));
             if self.early.is_empty() {
                 self.early = Bytes::new();
             }
@@ -136,30 +142,26 @@ impl Leg {
         if self.has_ended {
             return Poll::Ready(Ok(Received::End));
         }
-        match &mut self.records {
-            None => {
-                let mut buf = ReadBuf::new(scratch.plain.room(SEALED_BYTES));
-                ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
-                let len = buf.filled().len();
-                scratch.plain.add(len);
-                self.has_ended = len == 0;
-                let received = if self.has_ended { Received::End } else { Received::Bytes };
-                Poll::Ready(Ok(received))
-            }
-            Some(_) => self.poll_receive_records(cx, scratch),
+        if self.records.is_some() {
+            return self.poll_receive_records(cx, input);
         }
+        let mut buf = ReadBuf::new(input.plain.room(READ_BYTES));
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
+        let len = buf.filled().len();
+        input.plain.add(len);
+        self.has_ended = len == 0;
+        let received = if self.has_ended { Received::End } else { Received::Bytes };
+        Poll::Ready(Ok(received))
     }
 
     fn poll_receive_records(
         &mut self,
         cx: &mut Context<'_>,
-        scratch: &mut Scratch,
+        input: &mut Input,
     ) -> Poll<io::Result<Received>> {
-        let Some(records) = &mut self.records else { return Poll::Ready(Ok(Received::End)) };
-        let begun = scratch.plain.filled().len();
-        // What came with the end of the handshake.
-        records.take_plaintext(&mut scratch.plain);
-        while scratch.plain.filled().len() == begun {
+        let begun = input.plain.filled().len();
+        while input.plain.filled().len() == begun {
+            let Some(records) = &mut self.records else { break };
             match records.end() {
                 Some(Ok(())) => {
                     self.has_ended = true;
@@ -171,17 +173,18 @@ impl Leg {
                 }
                 None => {}
             }
-            let mut buf = ReadBuf::new(&mut scratch.sealed);
+            let mut buf = ReadBuf::new(&mut input.sealed);
             ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
             let sealed = buf.filled();
             if sealed.is_empty() {
                 self.has_ended = true;
                 return Poll::Ready(Ok(Received::Truncated));
             }
-            records.open(sealed, &mut scratch.plain);
-            // An alert of ours, an answer to a key update.
-            if records.has_sealed() {
-                let _ = write_records(&mut self.socket, records, &mut self.written, cx);
+            records.open(sealed, &mut input.plain);
+            // An alert of ours, an answer to a change of keys. What comes of it, the next write
+            // finds out as well.
+            if records.has_waiting() {
+                let _ = self.poll_flush(cx);
             }
         }
         Poll::Ready(Ok(Received::Bytes))
@@ -192,15 +195,18 @@ impl Leg {
     ///
     /// # Errors
     ///
-    /// The socket's.
-    pub(super) fn send(&mut self, mut bytes: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
+    /// The socket's; `QuotaExceeded` where the keys of TLS are used up.
+    pub(super) fn send(
+        &mut self,
+        bytes: &[u8],
+        cx: &mut Context<'_>,
+        output: &mut Output,
+    ) -> io::Result<()> {
+        let mut bytes = bytes;
         if let Some(records) = &mut self.records {
-            let sealed = records.seal(bytes);
-            sealed.map_err(|error| io::Error::new(io::ErrorKind::QuotaExceeded, error))?;
-            return match write_records(&mut self.socket, records, &mut self.written, cx) {
-                Poll::Ready(written) => written,
-                Poll::Pending => Ok(()),
-            };
+            output.sealed.begin_with(&[]);
+            records.seal(bytes, &mut output.sealed).map_err(unsealed)?;
+            bytes = output.sealed.filled();
         }
         while !bytes.is_empty() {
             match Pin::new(&mut self.socket).poll_write(cx, bytes) {
@@ -219,21 +225,30 @@ impl Leg {
         Ok(())
     }
 
-    /// Sends what is stuck. Ready when nothing is.
+    /// Sends what is stuck. Ready when nothing is, which is nearly always.
+    #[inline]
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(records) = &mut self.records {
-            return write_records(&mut self.socket, records, &mut self.written, cx);
-        }
-        while !self.stuck.is_empty() {
-            let len = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.stuck))?;
-            if len == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        if self.is_stuck() { self.poll_flush_stuck(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    fn poll_flush_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            while !self.stuck.is_empty() {
+                let len = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.stuck))?;
+                if len == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.written += len as u64;
+                self.stuck.advance(len);
             }
-            self.written += len as u64;
-            self.stuck.advance(len);
+            self.stuck = match &mut self.records {
+                Some(records) => records.take_waiting().into(),
+                None => Bytes::new(),
+            };
+            if self.stuck.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
         }
-        self.stuck = Bytes::new();
-        Poll::Ready(Ok(()))
     }
 
     /// Ends our direction behind what is stuck: `close_notify`, then FIN.
@@ -254,7 +269,7 @@ impl Leg {
 
     /// Ends the leg: our direction as [`Leg::poll_finish`] does, the peer's by waiting for its
     /// end and throwing away what comes before. Ready when both are over, in whatever way.
-    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, input: &mut Input) -> Poll<()> {
         if self.is_closed {
             return Poll::Ready(());
         }
@@ -269,9 +284,9 @@ impl Leg {
                     // Not read any more, so that it cannot keep us busy: its time runs out.
                     return Poll::Pending;
                 }
-                scratch.begin_with(&[]);
-                match ready!(self.poll_receive(cx, scratch)) {
-                    Ok(Received::Bytes) => self.discarded += scratch.received().len(),
+                input.begin_with(&[]);
+                match ready!(self.poll_receive(cx, input)) {
+                    Ok(Received::Bytes) => self.discarded += input.received().len(),
                     Ok(Received::End | Received::Truncated) => {
                         ready!(finished).ok();
                         break;
@@ -285,8 +300,9 @@ impl Leg {
     }
 
     /// Whether something is stuck on the way into it.
+    #[inline]
     pub(super) fn is_stuck(&self) -> bool {
-        !self.stuck.is_empty() || self.records.as_ref().is_some_and(|records| records.has_sealed())
+        !self.stuck.is_empty() || self.records.as_ref().is_some_and(|records| records.has_waiting())
     }
 
     /// Whether the peer has reset the connection, asked of the kernel: a leg that is not being
@@ -333,50 +349,10 @@ impl Leg {
     }
 }
 
-/// Writes sealed records until none is left or the kernel takes no more.
-fn write_records(
-    socket: &mut Socket,
-    records: &mut Records,
-    written: &mut u64,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<()>> {
-    while records.has_sealed() {
-        let mut out = Blocking { socket, cx };
-        match records.write_to(&mut out) {
-            Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Ok(len) => *written += len as u64,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-            Err(error) => return Poll::Ready(Err(error)),
-        }
-    }
-    Poll::Ready(Ok(()))
-}
-
-/// A socket as rustls wants it: `WouldBlock` where tokio says `Pending`.
-struct Blocking<'a, 'b> {
-    socket: &'a mut Socket,
-    cx: &'a mut Context<'b>,
-}
-
-impl Blocking<'_, '_> {
-    fn now(written: Poll<io::Result<usize>>) -> io::Result<usize> {
-        match written {
-            Poll::Ready(written) => written,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-}
-
-impl io::Write for Blocking<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Self::now(Pin::new(&mut *self.socket).poll_write(self.cx, bytes))
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        Self::now(Pin::new(&mut *self.socket).poll_write_vectored(self.cx, slices))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+fn unsealed(error: RecordError) -> io::Error {
+    let kind = match error {
+        RecordError::KeysUsedUp => io::ErrorKind::QuotaExceeded,
+        _ => io::ErrorKind::InvalidData,
+    };
+    io::Error::new(kind, error)
 }

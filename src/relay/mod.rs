@@ -419,12 +419,13 @@ fn close_leg(
     scratch: &mut Scratch,
     (dialogue, session): (&mut Dialogue, &Entry),
 ) -> Poll<()> {
+    let Scratch { input, output } = scratch;
     if direction.has_to_say(dialogue) && !leg.is_closed() {
         let flushed = ready!(leg.poll_flush(cx));
         // What goes wrong here, ending it finds out too.
-        let _ = flushed.and_then(|()| direction.say(leg, cx, dialogue, session));
+        let _ = flushed.and_then(|()| direction.say(leg, cx, output, (dialogue, session)));
     }
-    leg.poll_close(cx, scratch)
+    leg.poll_close(cx, input)
 }
 
 /// How the log names the end of a connection.

@@ -1,5 +1,6 @@
 //! Our side towards `https://` endpoints: which roots are trusted, and what is verified.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,7 +8,10 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
 
+use super::handover::{Framed, Notary, Secured, noting};
 use super::pem::{self, PemError};
 
 /// Whom to believe that an endpoint is who it says.
@@ -59,7 +63,27 @@ pub fn config(trust: &Trust<'_>) -> Result<Arc<ClientConfig>, TrustError> {
     }
     .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.enable_secret_extraction = true;
+    config.key_log = Arc::new(Notary);
     Ok(Arc::new(config))
+}
+
+/// Makes the handshake with an endpoint that has this name.
+///
+/// # Errors
+///
+/// What the socket or rustls says.
+pub async fn connect<S>(
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    socket: S,
+) -> io::Result<Secured<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let connecting = async { TlsConnector::from(config).connect(name, Framed::new(socket)).await };
+    let (connected, secrets) = noting(connecting).await;
+    Ok(Secured::new(connected?, secrets))
 }
 
 fn system_roots() -> Result<RootCertStore, TrustError> {

@@ -1,12 +1,13 @@
 //! TLS: certificates and how they are chosen (`pem`, `certificate`, `key_file`, `store`,
 //! `self_signed`), the two sides we play (`server` towards clients, `client` towards endpoints),
 //! clients that show certificates (`client_auth`, `identity`), and the record layer of a relay
-//! (`records`). The handshake is tokio-rustls's; which engine works behind `records`
-//! is nobody else's business.
+//! (`records`), to which a connection comes by way of `handover`. The handshake is tokio-rustls's;
+//! which engine works behind `records` is nobody else's business.
 
 pub mod certificate;
 pub mod client;
 pub mod client_auth;
+pub mod handover;
 pub mod identity;
 pub mod key_file;
 mod pem;

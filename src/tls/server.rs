@@ -11,10 +11,10 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{Acceptor, NoClientAuth, NoServerSessionStorage, ProducesTickets};
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
 
 use super::client_auth::Authorities;
+use super::handover::{Framed, Notary, Secured, noting};
 use super::identity::Identity;
 use super::store::Store;
 use crate::config::{self, ClientAuth, UnknownName};
@@ -94,7 +94,7 @@ impl Server {
         &self,
         socket: S,
         client_auth: ClientAuth,
-    ) -> Result<(TlsStream<S>, Option<Identity>), Failed<S>>
+    ) -> Result<(Secured<S>, Option<Identity>), Failed<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -108,19 +108,25 @@ impl Server {
                 return Err(Failed { error, socket: Some(socket) });
             }
         };
-        let accepting = match self.unknown_name {
-            UnknownName::Default => TlsAcceptor::from(config.clone()).accept(socket),
-            UnknownName::Refuse => self.known_name(socket).await?.into_stream(config.clone()),
+        let accepting = async {
+            let socket = Framed::new(socket);
+            let accepting = match self.unknown_name {
+                UnknownName::Default => TlsAcceptor::from(config.clone()).accept(socket),
+                UnknownName::Refuse => self.known_name(socket).await?.into_stream(config.clone()),
+            };
+            let failed = |(error, socket)| Failed { error, socket: Some(socket) };
+            accepting.into_fallible().await.map_err(failed)
         };
-        let accepted = accepting.into_fallible().await;
-        let stream = accepted.map_err(|(error, io)| Failed { error, socket: Some(io) })?;
-        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let (accepted, secrets) = noting(accepting).await;
+        let stream = accepted.map_err(|failed| failed.map(Framed::into_inner))?;
+        let stream = Secured::new(stream, secrets);
+        let shown = stream.state().peer_certificates().and_then(|chain| chain.first());
         // Of a session that is resumed, it was verified when that began.
         match shown.map(|certificate| Identity::read(certificate, SystemTime::now())).transpose() {
             Ok(identity) => Ok((stream, identity)),
             Err(error) => {
                 let error = io::Error::new(io::ErrorKind::InvalidData, error);
-                Err(Failed { error, socket: Some(stream.into_inner().0) })
+                Err(Failed { error, socket: Some(stream.into_socket()) })
             }
         }
     }
@@ -157,6 +163,12 @@ pub struct Failed<S> {
     pub socket: Option<S>,
 }
 
+impl<S> Failed<S> {
+    fn map<T>(self, of: impl FnOnce(S) -> T) -> Failed<T> {
+        Failed { error: self.error, socket: self.socket.map(of) }
+    }
+}
+
 /// The fatal alert `unrecognized_name` in a record of its own, before anything is encrypted: RFC
 /// 6066 §3, RFC 8446 §6.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -181,6 +193,8 @@ impl Side {
         // Tickets resume without memory of ours, so a cache of sessions would only cost it.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
+        config.enable_secret_extraction = true;
+        config.key_log = Arc::new(Notary);
         Ok(Self { config: Arc::new(config), ticketer })
     }
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsStream;
+
+use crate::tls::handover::Secured;
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -145,7 +146,7 @@ pub enum Stream {
     /// Bytes as they are.
     Plain(Socket),
     /// TLS; boxed, since its state is many times as large as a socket.
-    Tls(Box<TlsStream<Socket>>),
+    Tls(Box<Secured<Socket>>),
 }
 
 impl Stream {
@@ -153,7 +154,7 @@ impl Stream {
     pub fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
-            Self::Tls(tls) => tls.get_ref().0,
+            Self::Tls(tls) => tls.socket(),
         }
     }
 }

@@ -11,13 +11,13 @@ use socket2::SockRef;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::endpoint::Endpoint;
 use super::source::{ConnectError, Sources};
 use super::{Upstream, echo};
 use crate::config::{self, EndpointAddr, UpstreamTls};
 use crate::listener::proxy_protocol::{Addresses, Header, encode};
+use crate::tls;
 use crate::transport::{Socket, Stream, set_tcp_options};
 
 /// Why there is no connection to an endpoint.
@@ -282,9 +282,8 @@ async fn start_tls(
         None => ServerName::try_from(host.to_owned())
             .map_err(|_| DialError::ServerName { host: host.to_owned() })?,
     };
-    let tls = TlsConnector::from(with.client.clone())
-        .connect(name, socket)
+    let tls = tls::client::connect(with.client.clone(), name, socket)
         .await
         .map_err(|source| DialError::Tls { endpoint: endpoint.name.clone(), source })?;
-    Ok(Stream::Tls(Box::new(TlsStream::Client(tls))))
+    Ok(Stream::Tls(Box::new(tls)))
 }

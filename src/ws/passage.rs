@@ -179,6 +179,9 @@ impl Passage {
                 at = end;
                 break None;
             }
+            if at == bytes.len() {
+                break None;
+            }
             let mut step = match self.tracker.look(&bytes[at..]) {
                 Ok(Step::Missing) => break None,
                 Ok(step) => step,

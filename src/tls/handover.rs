@@ -1,0 +1,293 @@
+//! What it takes to take a TLS connection out of rustls's hands after HTTP is done with it: the
+//! secrets that its handshake came to, and the part of a record that rustls has read and cannot
+//! give back.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use rustls::{CommonState, KeyLog};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::TlsStream;
+
+use super::records::{Records, Secret, Secrets, TakenOver};
+
+thread_local! {
+    /// What the handshake that is being polled comes to.
+    static NOTED: RefCell<Secrets> = RefCell::new(Secrets::default());
+}
+
+/// Notes the traffic secrets of the handshake that is being polled: rustls gives a connection's
+/// keys away, but not the secrets that the next ones follow from (RFC 8446 §7.2), other than to its
+/// key log.
+#[derive(Debug)]
+pub(super) struct Notary;
+
+const CLIENT_SECRET: &str = "CLIENT_TRAFFIC_SECRET_0";
+const SERVER_SECRET: &str = "SERVER_TRAFFIC_SECRET_0";
+
+impl KeyLog for Notary {
+    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
+        NOTED.with_borrow_mut(|noted| match label {
+            CLIENT_SECRET => noted.client = Secret::new(secret),
+            SERVER_SECRET => noted.server = Secret::new(secret),
+            _ => {}
+        });
+    }
+
+    fn will_log(&self, label: &str) -> bool {
+        matches!(label, CLIENT_SECRET | SERVER_SECRET)
+    }
+}
+
+/// Makes a handshake, and keeps the secrets that it comes to.
+pub(super) async fn noting<H: Future>(handshake: H) -> (H::Output, Secrets) {
+    let mut handshake = pin!(handshake);
+    let mut secrets = Secrets::default();
+    let made = poll_fn(|cx| {
+        // Others may be polled on this thread between two polls of this one.
+        NOTED.replace(std::mem::take(&mut secrets));
+        let polled = handshake.as_mut().poll(cx);
+        secrets = NOTED.take();
+        polled
+    })
+    .await;
+    (made, secrets)
+}
+
+/// A TLS connection over `S` that can be taken over.
+#[derive(Debug)]
+pub struct Secured<S> {
+    tls: TlsStream<Framed<S>>,
+    secrets: Secrets,
+}
+
+impl<S> Secured<S> {
+    pub(super) fn new(tls: impl Into<TlsStream<Framed<S>>>, secrets: Secrets) -> Self {
+        Self { tls: tls.into(), secrets }
+    }
+
+    /// What is below.
+    pub fn socket(&self) -> &S {
+        &self.tls.get_ref().0.socket
+    }
+
+    /// What was agreed on.
+    pub fn state(&self) -> &CommonState {
+        self.tls.get_ref().1
+    }
+
+    /// The name that a client asked for, where this is a server's side.
+    pub fn server_name(&self) -> Option<&str> {
+        match &self.tls {
+            TlsStream::Server(tls) => tls.get_ref().1.server_name(),
+            TlsStream::Client(_) => None,
+        }
+    }
+
+    /// What is below, without a word of farewell.
+    pub fn into_socket(self) -> S {
+        match self.tls {
+            TlsStream::Client(tls) => tls.into_inner().0.socket,
+            TlsStream::Server(tls) => tls.into_inner().0.socket,
+        }
+    }
+
+    /// Takes the connection apart.
+    pub fn take_over(self) -> (S, TakenOver) {
+        let Self { tls, secrets } = self;
+        match tls {
+            TlsStream::Client(tls) => {
+                let (Framed { socket, tail }, connection) = tls.into_inner();
+                (socket, Records::take_over(connection, secrets, tail.partial))
+            }
+            TlsStream::Server(tls) => {
+                let (Framed { socket, tail }, connection) = tls.into_inner();
+                (socket, Records::take_over(connection, secrets, tail.partial))
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tls).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().tls).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().tls).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tls.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tls).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tls).poll_shutdown(cx)
+    }
+}
+
+/// A socket that remembers the part of a record that was read from it last.
+#[derive(Debug)]
+pub struct Framed<S> {
+    socket: S,
+    tail: Tail,
+}
+
+impl<S> Framed<S> {
+    pub(super) fn new(socket: S) -> Self {
+        Self { socket, tail: Tail::default() }
+    }
+
+    pub(super) fn into_inner(self) -> S {
+        self.socket
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Framed<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.socket).poll_read(cx, buf);
+        this.tail.read(&buf.filled()[before..]);
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}
+
+/// What was read of a record whose rest has not come yet. Holds no memory while that is nothing.
+#[derive(Debug, Default)]
+struct Tail {
+    partial: Vec<u8>,
+}
+
+/// Content type, protocol version, length (RFC 8446 §5.1).
+const HEADER_BYTES: usize = 5;
+
+impl Tail {
+    /// So much more was read.
+    fn read(&mut self, mut bytes: &[u8]) {
+        while !self.partial.is_empty() {
+            let lacking = whole_len(&self.partial).unwrap_or(HEADER_BYTES) - self.partial.len();
+            if lacking == 0 {
+                self.partial = Vec::new();
+                break;
+            }
+            let Some((rest, further)) = bytes.split_at_checked(lacking) else {
+                self.partial.extend_from_slice(bytes);
+                return;
+            };
+            self.partial.extend_from_slice(rest);
+            bytes = further;
+        }
+        while let Some(whole) = whole_len(bytes)
+            && let Some((_, further)) = bytes.split_at_checked(whole)
+        {
+            bytes = further;
+        }
+        if !bytes.is_empty() {
+            self.partial.reserve_exact(whole_len(bytes).unwrap_or(HEADER_BYTES));
+            self.partial.extend_from_slice(bytes);
+        }
+    }
+}
+
+/// How long the record is that begins so, as far as that can be told.
+fn whole_len(record: &[u8]) -> Option<usize> {
+    let header = record.first_chunk::<HEADER_BYTES>()?;
+    Some(HEADER_BYTES + usize::from(u16::from_be_bytes([header[3], header[4]])))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// However the bytes come, what is remembered is what lies behind the last whole record.
+        #[test]
+        fn what_is_behind_the_last_whole_record_is_remembered(
+            lengths in prop::collection::vec(0..600_usize, 0..6),
+            behind in 0..700_usize,
+            cuts in prop::collection::vec(0..4000_usize, 0..8),
+        ) {
+            let mut bytes = Vec::new();
+            for len in lengths {
+                bytes.extend([23, 3, 3]);
+                bytes.extend(u16::try_from(len).expect("a short record").to_be_bytes());
+                bytes.extend(std::iter::repeat_n(7, len));
+            }
+            let whole = bytes.len();
+            let mut last = vec![23, 3, 3, 2, 184]; // 696 bytes are to follow
+            last.resize(700, 9);
+            bytes.extend(&last[..behind]);
+
+            let mut tail = Tail::default();
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            for pair in cuts.windows(2) {
+                tail.read(&bytes[pair[0]..pair[1]]);
+            }
+            prop_assert_eq!(&tail.partial[..], &bytes[whole..]);
+        }
+    }
+}
