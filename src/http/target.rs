@@ -105,7 +105,11 @@ pub fn host_of<B>(
         return Err(HostError::Missing);
     }
     let authority = match target {
-        Some(authority) => Some(without_user(authority.clone())?),
+        // A copy, which does not hold the buffer that the request was read into.
+        Some(authority) => {
+            let copy = Authority::try_from(authority.as_str()).map_err(|_| HostError::Malformed)?;
+            Some(without_user(copy)?)
+        }
         None => host,
     };
     Ok(authority.map(|authority| Rc::new(authority.into())))

@@ -21,19 +21,12 @@ pub fn push_number(out: &mut Vec<u8>, mut number: u64) {
 
 /// Appends an address in dotted decimals.
 pub fn push_ipv4(out: &mut Vec<u8>, address: Ipv4Addr) {
-    let mut text = [b'.'; "255.255.255.255.".len()];
-    let mut len = 0;
-    for octet in address.octets() {
-        let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
-        let leading = usize::from(octet < 100) + usize::from(octet < 10);
-        for digit in &digits[leading..] {
-            text[len] = *digit;
-            len += 1;
+    for (at, octet) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
         }
-        // And the dot that is there.
-        len += 1;
+        push_number(out, octet.into());
     }
-    out.extend_from_slice(&text[..len - 1]);
 }
 
 /// The last four digits of a number.
