@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::frame;
+use crate::payload::Bulk;
 
 /// What is read from a socket at once.
 pub(crate) const GULP: usize = 64 * 1024;
@@ -20,31 +21,14 @@ pub(crate) const GULP: usize = 64 * 1024;
 /// Body of the page: small, as an API's answer is, so that the request is what is paid for.
 pub(crate) const PAGE: &[u8] = &[b'.'; 200];
 
-/// Payload of every message in the bulk scenarios. Its bytes differ along the way, so that a
-/// proxy that lost, doubled or swapped a stretch would be found out.
-pub(crate) fn bulk_payload() -> Vec<u8> {
-    (0..64 * 1024u32).map(|at| (at.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect()
-}
-
 /// What every connection to the backend shares.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Backend {
     /// Payload bytes that arrived at `/sink` and were what the client sent.
     pub(crate) sunk_bytes: AtomicU64,
-    bulk_from_client: Vec<u8>,
-    bulk_from_server: Vec<u8>,
 }
 
 impl Backend {
-    pub(crate) fn new() -> Arc<Self> {
-        let payload = bulk_payload();
-        Arc::new(Self {
-            sunk_bytes: AtomicU64::new(0),
-            bulk_from_client: frame::from_client(frame::BINARY, &payload),
-            bulk_from_server: frame::from_server(frame::BINARY, &payload),
-        })
-    }
-
     /// Listens on a port of its own: one for each proxy, as the closed connections of one
     /// (TIME_WAIT) must not take the local ports of another.
     pub(crate) async fn listen(self: &Arc<Self>) -> io::Result<SocketAddr> {
@@ -69,9 +53,16 @@ impl Backend {
                 Some(key) => {
                     let answer = switching_protocols(key);
                     tcp.write_all(answer.as_bytes()).await?;
-                    return match head.split(' ').nth(1) {
-                        Some("/source") => self.source(tcp).await,
-                        Some("/sink") => self.sink(tcp, received).await,
+                    let mut path = head.split(' ').nth(1).unwrap_or_default().split('/').skip(1);
+                    let purpose = path.next();
+                    let payload_bytes = path.next().and_then(|bytes| bytes.parse().ok());
+                    return match (purpose, payload_bytes) {
+                        (Some("source"), Some(bytes)) => {
+                            source(tcp, Bulk::from_server(bytes)).await
+                        }
+                        (Some("sink"), Some(bytes)) => {
+                            self.sink(tcp, received, Bulk::from_client(bytes)).await
+                        }
                         _ => echo(tcp, received).await,
                     };
                 }
@@ -79,29 +70,27 @@ impl Backend {
         }
     }
 
-    /// Sends bulk messages until nobody takes them.
-    async fn source(&self, mut tcp: TcpStream) -> io::Result<()> {
+    /// Takes bulk messages, and counts those that arrived as they were sent.
+    async fn sink(
+        &self,
+        mut tcp: TcpStream,
+        mut received: BytesMut,
+        mut bulk: Bulk,
+    ) -> io::Result<()> {
         loop {
-            tcp.write_all(&self.bulk_from_server).await?;
-        }
-    }
-
-    /// Takes bulk messages, and counts those that arrived as they were sent. They are compared
-    /// as frames, mask included: a proxy has no business with either.
-    async fn sink(&self, mut tcp: TcpStream, mut received: BytesMut) -> io::Result<()> {
-        let expected = &self.bulk_from_client;
-        loop {
-            while let Some(message) = received.get(..expected.len()) {
-                if message != expected {
-                    return Err(io::Error::other("an upload arrived changed"));
-                }
-                received.advance(expected.len());
-                self.sunk_bytes.fetch_add(64 * 1024, Ordering::Relaxed);
-            }
-            if !fill(&mut tcp, &mut received).await? {
+            self.sunk_bytes.fetch_add(bulk.check(&received)?, Ordering::Relaxed);
+            received.clear();
+            if bulk.is_closed() || !fill(&mut tcp, &mut received).await? {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Sends bulk messages until nobody takes them.
+async fn source(mut tcp: TcpStream, bulk: Bulk) -> io::Result<()> {
+    loop {
+        tcp.write_all(bulk.batch()).await?;
     }
 }
 
@@ -109,7 +98,14 @@ async fn accept(listener: TcpListener, backend: Arc<Backend>) {
     // Descriptors were counted beforehand, so an error here means that the run is over.
     while let Ok((tcp, _)) = listener.accept().await {
         let backend = Arc::clone(&backend);
-        tokio::spawn(async move { backend.serve(tcp).await });
+        tokio::spawn(async move {
+            let served = backend.serve(tcp).await;
+            // Our own verdict on the bytes, as against what the system says of a socket. The load
+            // sees its connection end, but not why.
+            if let Some(fault) = served.err().filter(|fault| fault.kind() == io::ErrorKind::Other) {
+                eprintln!("the backend hangs up: {fault}");
+            }
+        });
     }
 }
 

@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use rustls::ClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConnection, HandshakeKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::backend::{GULP, PAGE, accept_for};
 use crate::frame;
+use crate::payload::Bulk;
 
 /// The name in the certificate, in SNI and in `Host`.
 pub(crate) const HOST: &str = "bench.test";
@@ -20,7 +21,8 @@ pub(crate) const HOST: &str = "bench.test";
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 /// How clients speak TLS: 1.3 with AES-128-GCM and X25519 and nothing else, so that every proxy
-/// does the same cryptography, and without resumption, so that every handshake is a full one.
+/// does the same cryptography, and without resumption, so that every handshake is a full one
+/// unless [`Door::remembering`] says otherwise.
 pub(crate) fn tls_settings(
     certificate: CertificateDer<'static>,
 ) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
@@ -41,15 +43,42 @@ pub(crate) fn tls_settings(
 
 /// Where a scenario's connections go.
 #[derive(Clone, Debug)]
-pub(crate) struct Door {
-    pub(crate) address: SocketAddr,
+pub(crate) struct Doors {
+    /// At least one; the clients are dealt out evenly.
+    pub(crate) addresses: Vec<SocketAddr>,
     /// `None` for plain TCP.
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
 }
 
+impl Doors {
+    /// The one that this client takes.
+    pub(crate) fn of(&self, client: usize) -> Door {
+        let address = self.addresses[client % self.addresses.len()];
+        Door { address, tls: self.tls.clone() }
+    }
+}
+
+/// Where one client's connections go.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    address: SocketAddr,
+    tls: Option<Arc<rustls::ClientConfig>>,
+}
+
 impl Door {
-    /// Connects, and does the TLS handshake if there is one.
-    pub(crate) async fn connect(&self) -> io::Result<Link> {
+    /// The same door for a client that resumes the session of its connection before. Each has
+    /// tickets of its own: with a store for all of them, who finds one would be chance.
+    pub(crate) fn remembering(&self) -> Self {
+        let tls = self.tls.as_ref().map(|settings| {
+            let mut settings = (**settings).clone();
+            settings.resumption = rustls::client::Resumption::in_memory_sessions(1);
+            Arc::new(settings)
+        });
+        Self { address: self.address, tls }
+    }
+
+    /// Connects, and does the TLS handshake if there is one. It must be of this `kind`.
+    async fn connect_with(&self, kind: HandshakeKind) -> io::Result<Link> {
         let tcp = TcpStream::connect(self.address).await?;
         tcp.set_nodelay(true)?;
         let mut link = Link { tcp, tls: None, received: BytesMut::new() };
@@ -59,14 +88,28 @@ impl Door {
                 ClientConnection::new(Arc::clone(settings), name).map_err(io::Error::other)?;
             engine.set_buffer_limit(None); // one write takes one message, however large
             link.tls = Some(Box::new(Tls { engine, ciphertext: BytesMut::new(), out: Vec::new() }));
-            link.shake_hands().await?;
+            link.shake_hands(kind).await?;
         }
         Ok(link)
     }
 
-    /// Connects and opens a WebSocket at `path`.
+    /// Connects, with a full handshake if there is TLS.
+    pub(crate) async fn connect(&self) -> io::Result<Link> {
+        self.connect_with(HandshakeKind::Full).await
+    }
+
+    /// Connects with a full handshake, and opens a WebSocket at `path`.
     pub(crate) async fn websocket(&self, path: &str) -> io::Result<Link> {
-        let mut link = self.connect().await?;
+        self.websocket_with(HandshakeKind::Full, path).await
+    }
+
+    /// The same with a handshake that resumes an earlier session.
+    pub(crate) async fn websocket_resumed(&self, path: &str) -> io::Result<Link> {
+        self.websocket_with(HandshakeKind::Resumed, path).await
+    }
+
+    async fn websocket_with(&self, kind: HandshakeKind, path: &str) -> io::Result<Link> {
+        let mut link = self.connect_with(kind).await?;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {HOST}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -103,6 +146,33 @@ impl Link {
                 tls.engine.writer().write_all(bytes)?;
                 tls.flush(&mut self.tcp).await
             }
+        }
+    }
+
+    /// Sends a batch of messages with one write, each in TLS records of its own.
+    pub(crate) async fn send_bulk(&mut self, bulk: &Bulk) -> io::Result<()> {
+        match &mut self.tls {
+            None => self.tcp.write_all(bulk.batch()).await,
+            Some(tls) => {
+                for message in bulk.messages() {
+                    tls.engine.writer().write_all(message)?;
+                }
+                tls.flush(&mut self.tcp).await
+            }
+        }
+    }
+
+    /// Takes what has come of a bulk stream, or what comes next, and returns what
+    /// [`Bulk::check`] says of it.
+    pub(crate) async fn receive_bulk(&mut self, bulk: &mut Bulk) -> io::Result<u64> {
+        if self.received.is_empty() {
+            self.fill().await?;
+        }
+        let ended = bulk.check(&self.received)?;
+        self.received.clear();
+        match bulk.is_closed() {
+            true => Err(io::Error::other("the proxy closed the WebSocket")),
+            false => Ok(ended),
         }
     }
 
@@ -162,7 +232,7 @@ impl Link {
         }
     }
 
-    async fn shake_hands(&mut self) -> io::Result<()> {
+    async fn shake_hands(&mut self, kind: HandshakeKind) -> io::Result<()> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
         loop {
             tls.flush(&mut self.tcp).await?;
@@ -171,10 +241,15 @@ impl Link {
             }
             tls.read(&mut self.tcp, &mut self.received).await?;
         }
-        match tls.engine.negotiated_cipher_suite().map(|suite| suite.suite()) {
-            Some(rustls::CipherSuite::TLS13_AES_128_GCM_SHA256) => Ok(()),
-            other => Err(io::Error::other(format!("the proxy chose {other:?}"))),
+        let suite = tls.engine.negotiated_cipher_suite().map(|suite| suite.suite());
+        if suite != Some(rustls::CipherSuite::TLS13_AES_128_GCM_SHA256) {
+            return Err(io::Error::other(format!("the proxy chose {suite:?}")));
         }
+        let done = tls.engine.handshake_kind().ok_or(io::ErrorKind::UnexpectedEof)?;
+        if done != kind {
+            return Err(io::Error::other(format!("the handshake was {done:?}, not {kind:?}")));
+        }
+        Ok(())
     }
 
     /// Takes a response's head.

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::ops::Sub;
+use std::ops::{Add, Sub};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// CPU time that a proxy's processes have used since they began.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cpu {
     /// `schedstat` of every thread: nanoseconds, but a thread that ends takes its share with it.
     by_threads: Duration,
@@ -22,6 +22,18 @@ pub(crate) struct Cpu {
 pub(crate) struct CpuSpent {
     pub(crate) used: Duration,
     pub(crate) waited: Duration,
+}
+
+impl Add for Cpu {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            by_threads: self.by_threads + other.by_threads,
+            by_ticks: self.by_ticks + other.by_ticks,
+            waited: self.waited + other.waited,
+        }
+    }
 }
 
 impl Sub for Cpu {
@@ -41,8 +53,7 @@ impl Sub for Cpu {
 
 /// Reads what `process` and everything it started have used so far.
 pub(crate) fn cpu(process: u32) -> io::Result<Cpu> {
-    let mut cpu =
-        Cpu { by_threads: Duration::ZERO, by_ticks: Duration::ZERO, waited: Duration::ZERO };
+    let mut cpu = Cpu::default();
     for process in family(process)? {
         cpu.by_ticks += ticks(&read(proc_path(process).join("stat"))?)?;
         for thread in threads(process)? {

@@ -29,6 +29,11 @@ impl Header {
     }
 }
 
+/// Whether a frame that begins with this byte is a Close.
+pub(crate) fn is_close(first: u8) -> bool {
+    first == 0x80 | CLOSE
+}
+
 /// Reads the header at the front of `bytes`, or `None` while bytes are missing.
 pub(crate) fn parse(bytes: &[u8]) -> io::Result<Option<Header>> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
@@ -73,14 +78,7 @@ pub(crate) fn from_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A whole frame as a server sends it, unmasked.
-pub(crate) fn from_server(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(payload.len() + 10);
-    append_from_server(&mut frame, opcode, payload);
-    frame
-}
-
-/// Appends an unmasked frame to `out`.
+/// Appends a whole frame to `out` as a server sends it, unmasked.
 pub(crate) fn append_from_server(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     write_header(out, opcode, 0, payload.len());
     out.extend_from_slice(payload);

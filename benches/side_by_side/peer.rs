@@ -1,9 +1,12 @@
-//! Who takes part, and with which settings. A further peer is one more entry in [`all`] and the
-//! function that writes its configuration.
+//! Who takes part, and with which settings. A further peer is one more entry in [`all`], with the
+//! function in [`crate::configuration`] that writes what it reads.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+
+use crate::configuration::{haproxy_cfg, nginx_conf, sozu_toml, tidegate_toml};
+use crate::floor;
 
 /// A proxy that can be measured.
 #[derive(Clone, Debug)]
@@ -16,6 +19,30 @@ pub(crate) struct Peer {
     pub(crate) program: PathBuf,
     pub(crate) arguments: fn(&Site) -> Vec<OsString>,
     pub(crate) configuration: fn(&Site) -> String,
+    pub(crate) spread: Spread,
+    pub(crate) part: Part,
+}
+
+/// On which cores it runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Spread {
+    /// On the one that the load leaves alone.
+    OneCore,
+    /// One process on both, which it shares with the load.
+    BothCores,
+    /// A process for each of the two.
+    ProcessPerCore,
+}
+
+/// When it takes part.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Part {
+    /// Unless others are named.
+    Usual,
+    /// In a run of everything, if it is installed.
+    InAll,
+    /// When it is named.
+    IfNamed,
 }
 
 /// What a configuration needs to know of the place where its proxy runs.
@@ -42,41 +69,74 @@ impl Site {
 /// The peer that ratios are taken to unless `--reference` says otherwise; the aims are ratios to it.
 pub(crate) const REFERENCE: &str = "nginx";
 
-/// Those that are measured unless `--peers` says otherwise.
-pub(crate) const USUAL: [&str; 3] = ["tidegate", "nginx", "nginx-16k"];
-
 /// Everybody we know how to start, `tidegate` first.
-pub(crate) fn all(tidegate: &Path, baseline: Option<&Path>) -> Vec<Peer> {
+pub(crate) fn all(
+    tidegate: &Path,
+    baseline: Option<&Path>,
+    sozu: &Path,
+    floor: &Path,
+) -> Vec<Peer> {
     let tidegate = Peer {
         name: "tidegate",
         settings: "defaults; tracking and access log on",
         program: tidegate.to_owned(),
         arguments: |site| vec!["--config".into(), site.configuration().into()],
-        configuration: |site| tidegate_toml(site, ""),
+        configuration: |site| tidegate_toml(site, "", "access.log"),
+        spread: Spread::OneCore,
+        part: Part::Usual,
     };
     let nginx = Peer {
         name: "nginx",
-        settings: "Debian's defaults (buffers of 4 KiB); upstream keep-alive, access log on",
+        settings: "Debian's defaults (buffers of 4 KiB) with one worker; upstream keep-alive, \
+                   limits wide enough for the sessions, access log on",
         program: "nginx".into(),
         arguments: |site| {
             let errors = site.folder.join("error.log");
             vec!["-c".into(), site.configuration().into(), "-e".into(), errors.into()]
         },
         configuration: |site| nginx_conf(site, ""),
+        spread: Spread::OneCore,
+        part: Part::Usual,
     };
     let haproxy = Peer {
         name: "haproxy",
-        settings: "Debian's defaults (buffers of 16 KiB); access log on",
+        settings: "defaults (buffers of 16 KiB) with one thread; limits wide enough for the \
+                   sessions, access log on",
         program: "haproxy".into(),
         arguments: |site| vec!["-db".into(), "-f".into(), site.configuration().into()],
         configuration: |site| haproxy_cfg(site, ""),
+        spread: Spread::OneCore,
+        part: Part::InAll,
     };
     let mut all = vec![
         tidegate.clone(),
         Peer {
             name: "tidegate-off",
             settings: "as tidegate, with `frames = \"off\"`: bytes, not frames",
-            configuration: |site| tidegate_toml(site, "frames = \"off\""),
+            configuration: |site| tidegate_toml(site, "frames = \"off\"", "access.log"),
+            part: Part::InAll,
+            ..tidegate.clone()
+        },
+        Peer {
+            name: "tidegate-nolog",
+            settings: "as tidegate, with its access log going to /dev/null",
+            configuration: |site| tidegate_toml(site, "", "/dev/null"),
+            part: Part::InAll,
+            ..tidegate.clone()
+        },
+        Peer {
+            name: "tidegate-2",
+            settings: "as tidegate, with two workers, who share both cores with the load",
+            spread: Spread::BothCores,
+            part: Part::IfNamed,
+            ..tidegate.clone()
+        },
+        Peer {
+            name: "tidegate-twice",
+            settings: "two processes of tidegate with one worker each, one on each core: two \
+                       workers that have nothing to contend for",
+            spread: Spread::ProcessPerCore,
+            part: Part::IfNamed,
             ..tidegate.clone()
         },
         nginx.clone(),
@@ -85,6 +145,7 @@ pub(crate) fn all(tidegate: &Path, baseline: Option<&Path>) -> Vec<Peer> {
             settings: "as nginx, with `proxy_buffer_size 16k; proxy_buffers 8 16k;`",
             // Both, as nginx wants what it may be sending at once to fit in all but one of them.
             configuration: |site| nginx_conf(site, "proxy_buffer_size 16k; proxy_buffers 8 16k;"),
+            part: Part::InAll,
             ..nginx
         },
         haproxy.clone(),
@@ -94,117 +155,29 @@ pub(crate) fn all(tidegate: &Path, baseline: Option<&Path>) -> Vec<Peer> {
             configuration: |site| haproxy_cfg(site, "tune.bufsize 65536"),
             ..haproxy
         },
+        Peer {
+            name: "sozu",
+            settings: "one worker, buffers of 64 KiB, access log on",
+            program: sozu.to_owned(),
+            arguments: |site| vec!["--config".into(), site.configuration().into(), "start".into()],
+            configuration: sozu_toml,
+            spread: Spread::OneCore,
+            part: Part::InAll,
+        },
+        Peer {
+            name: "floor",
+            settings: "no proxy: two connections spliced on one thread, with tidegate's record \
+                       layer, and nothing else",
+            program: floor.to_owned(),
+            arguments: floor::arguments,
+            configuration: |_| String::new(),
+            spread: Spread::OneCore,
+            part: Part::IfNamed,
+        },
     ];
     if let Some(program) = baseline {
         let settings = "another build of tidegate, from --baseline";
         all.insert(1, Peer { name: "baseline", settings, program: program.to_owned(), ..tidegate });
     }
     all
-}
-
-fn tidegate_toml(site: &Site, route: &str) -> String {
-    let Site { folder, wss, ws, backend, chain, key, .. } = site;
-    format!(
-        r#"[[listener]]
-address = "{wss}"
-tls = true
-
-[[listener]]
-address = "{ws}"
-
-[[certificate]]
-chain = "{chain}"
-key = "{key}"
-
-[upstream.app]
-endpoints = ["http://{backend}"]
-
-[[route]]
-upstream = "app"
-{route}
-
-[log]
-path = "{folder}/access.log"
-"#,
-        chain = chain.display(),
-        key = key.display(),
-        folder = folder.display(),
-    )
-}
-
-fn nginx_conf(site: &Site, buffers: &str) -> String {
-    let Site { folder, wss, ws, backend, chain, key, .. } = site;
-    // Started by root, nginx would work as nobody, who may not enter our folder.
-    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-    format!(
-        r#"{user}
-daemon off;
-worker_processes 1;
-worker_rlimit_nofile 20000;
-pid {folder}/nginx.pid;
-events {{ worker_connections 19900; }}
-http {{
-    access_log {folder}/access.log;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
-    upstream app {{ server {backend}; keepalive 64; keepalive_requests 100000000; }}
-    keepalive_requests 100000000;
-    server {{
-        listen {ws};
-        listen {wss} ssl;
-        ssl_certificate {chain};
-        ssl_certificate_key {key};
-        ssl_protocols TLSv1.3;
-        location / {{
-            proxy_pass http://app;
-            proxy_http_version 1.1;
-            proxy_set_header Host $host;
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection $connection_upgrade;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-            proxy_set_header X-Forwarded-Proto $scheme;
-            proxy_set_header X-Forwarded-Host $host;
-            {buffers}
-        }}
-    }}
-}}
-"#,
-        folder = folder.display(),
-        chain = chain.display(),
-        key = key.display(),
-    )
-}
-
-fn haproxy_cfg(site: &Site, global: &str) -> String {
-    let Site { wss, ws, backend, chain_and_key, .. } = site;
-    format!(
-        r#"global
-    nbthread 1
-    maxconn 9800
-    log stdout format raw local0
-    {global}
-defaults
-    mode http
-    log global
-    option httplog
-    option forwardfor
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-    timeout tunnel 1h
-frontend clients
-    bind {ws}
-    bind {wss} ssl crt {both} ssl-min-ver TLSv1.3 alpn http/1.1
-    http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
-    http-request set-header X-Forwarded-Host %[req.hdr(host)]
-    default_backend app
-backend app
-    server app {backend}
-"#,
-        both = chain_and_key.display(),
-    )
 }

@@ -3,19 +3,21 @@
 use std::fmt::Write;
 
 use crate::peer::{Peer, REFERENCE};
-use crate::scenario::{Sample, Scenario, Unit};
+use crate::scenario::{Course, Sample, Scenario, Unit};
 
 /// What one peer did in one scenario.
 #[derive(Debug, Default)]
 pub(crate) struct Cell {
-    /// One figure per round, in the scenario's unit.
-    pub(crate) figures: Vec<f64>,
-    /// The samples behind the figures, where CPU time was measured.
+    /// One per round.
     pub(crate) samples: Vec<Sample>,
-    /// KiB per session still held after all had gone, where memory was.
-    pub(crate) after: Vec<f64>,
-    /// Why there are no more figures.
+    /// Why there are no more.
     pub(crate) failure: Option<String>,
+}
+
+impl Cell {
+    fn figures(&self) -> Vec<f64> {
+        self.samples.iter().map(|sample| sample.figure).collect()
+    }
 }
 
 /// What was measured: one cell per peer, in the order of the peers.
@@ -46,19 +48,18 @@ pub(crate) fn costs(peers: &[Peer], rows: &[Row], reference: &str) -> String {
     let columns = table.matches('|').count() - 1;
     let _ = writeln!(table, "\n|---|{}", "---:|".repeat(columns - 1));
     for Row { scenario, cells } in rows {
-        let _ = write!(table, "| {}, {} |", scenario.name, scenario.unit.text());
+        let _ = write!(table, "| {}, {} |", scenario.name, scenario.unit().text());
         for cell in cells {
-            let _ = write!(table, " {} |", spread(&cell.figures, figure));
+            let _ = write!(table, " {} |", spread(&cell.figures()));
         }
         if let Some(reference) = reference {
             for &other in &others {
-                let ratio = ratio(&cells[other].figures, &cells[reference].figures);
+                let ratio = ratio(&cells[other].figures(), &cells[reference].figures());
                 let _ = write!(table, " {ratio} |");
             }
         }
         if has_aims {
-            let aim = scenario.aim.map_or("–".to_owned(), |aim| format!("{aim:.2}"));
-            let _ = write!(table, " {aim} |");
+            let _ = write!(table, " {} |", scenario.aim);
         }
         table.push('\n');
     }
@@ -68,37 +69,60 @@ pub(crate) fn costs(peers: &[Peer], rows: &[Row], reference: &str) -> String {
 /// The table beside it, by which a reader sees what the figures are worth: how much came through,
 /// how busy the proxy's core was, and how long it was busy with something else.
 pub(crate) fn circumstances(peers: &[Peer], rows: &[Row]) -> String {
-    let mut table = String::from("| rate, share of the core |");
-    for peer in peers {
-        let _ = write!(table, " {} |", peer.name);
-    }
-    let _ = writeln!(table, "\n|---|{}", "---:|".repeat(peers.len()));
+    let text = |scenario: &Scenario, cell: &Cell| {
+        let courses: Vec<_> = cell.samples.iter().filter_map(|sample| sample.course).collect();
+        (!courses.is_empty()).then(|| circumstance(scenario.unit(), &courses))
+    };
+    plain_table("rate, share of the core", peers, rows, text)
+}
+
+/// How long clients waited for what they had sent to come back.
+pub(crate) fn latencies(peers: &[Peer], rows: &[Row]) -> String {
+    let text = |_: &Scenario, cell: &Cell| {
+        let latencies = cell.samples.iter().filter_map(|sample| sample.latency);
+        let (medians, p99s): (Vec<_>, Vec<_>) =
+            latencies.map(|latency| (latency.median, latency.p99)).unzip();
+        (!medians.is_empty()).then(|| format!("{} / {}", spread(&medians), spread(&p99s)))
+    };
+    plain_table("latency p50 / p99, µs", peers, rows, text)
+}
+
+/// A table of texts, without the rows for which no peer has one; nothing if that leaves none.
+fn plain_table(
+    title: &str,
+    peers: &[Peer],
+    rows: &[Row],
+    text: impl Fn(&Scenario, &Cell) -> Option<String>,
+) -> String {
+    let mut table = String::new();
     for Row { scenario, cells } in rows {
+        let texts: Vec<_> = cells.iter().map(|cell| text(scenario, cell)).collect();
+        if texts.iter().all(Option::is_none) {
+            continue;
+        }
+        if table.is_empty() {
+            let names: Vec<_> = peers.iter().map(|peer| peer.name).collect();
+            let _ = writeln!(table, "| {title} | {} |", names.join(" | "));
+            let _ = writeln!(table, "|---|{}", "---:|".repeat(peers.len()));
+        }
         let _ = write!(table, "| {} |", scenario.name);
-        for cell in cells {
-            let text = match (&cell.samples[..], &cell.after[..]) {
-                ([], []) => "–".to_owned(),
-                ([], after) => {
-                    format!("{} KiB a session kept after all have gone", spread(after, figure))
-                }
-                (samples, _) => circumstance(scenario.unit, samples),
-            };
-            let _ = write!(table, " {text} |");
+        for text in texts {
+            let _ = write!(table, " {} |", text.as_deref().unwrap_or("–"));
         }
         table.push('\n');
     }
     table
 }
 
-fn circumstance(unit: Unit, samples: &[Sample]) -> String {
+fn circumstance(unit: Unit, courses: &[Course]) -> String {
     let median_of =
-        |part: fn(&Sample) -> f64| median(&samples.iter().map(part).collect::<Vec<_>>());
-    let rate = median_of(|sample| sample.rate);
+        |part: fn(&Course) -> f64| median(&courses.iter().map(part).collect::<Vec<_>>());
+    let rate = median_of(|course| course.rate);
     let rate = match unit {
         Unit::SecondsPerGigabyte => format!("{:.2} GB/s", rate / 1e9),
         _ => format!("{rate:.0}/s"),
     };
-    let (busy, waited) = (median_of(|sample| sample.busy), median_of(|sample| sample.waited));
+    let (busy, waited) = (median_of(|course| course.busy), median_of(|course| course.waited));
     let mut text = format!("{rate}, {:.0} %", busy * 100.0);
     if waited > 0.02 {
         let _ = write!(text, " (and {:.0} % waiting for it)", waited * 100.0);
@@ -109,7 +133,8 @@ fn circumstance(unit: Unit, samples: &[Sample]) -> String {
 /// The ratio of the medians, with the least and the greatest ratio of a single round: both were
 /// measured within seconds of each other, so that what slows the machine for a while cancels out.
 fn ratio(ours: &[f64], theirs: &[f64]) -> String {
-    if ours.is_empty() || theirs.is_empty() {
+    // Nothing is not twice of anything, nor half.
+    if ours.is_empty() || theirs.iter().all(|&figure| figure <= 0.0) {
         return "–".to_owned();
     }
     let rounds: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
@@ -117,12 +142,12 @@ fn ratio(ours: &[f64], theirs: &[f64]) -> String {
     format!("**{:.2}** ({least:.2}–{greatest:.2})", median(ours) / median(theirs))
 }
 
-fn spread(figures: &[f64], text: fn(f64) -> String) -> String {
+fn spread(figures: &[f64]) -> String {
     if figures.is_empty() {
         return "failed".to_owned();
     }
     let (least, greatest) = range(figures);
-    format!("{} ({}–{})", text(median(figures)), text(least), text(greatest))
+    format!("{} ({}–{})", figure(median(figures)), figure(least), figure(greatest))
 }
 
 /// Three digits that mean something.
@@ -140,7 +165,7 @@ fn range(figures: &[f64]) -> (f64, f64) {
     (least, greatest)
 }
 
-fn median(figures: &[f64]) -> f64 {
+pub(crate) fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {
