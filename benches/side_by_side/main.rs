@@ -21,6 +21,7 @@ mod backend;
 mod client;
 mod configuration;
 mod cost;
+mod floor;
 mod frame;
 mod idle;
 mod load;
@@ -62,7 +63,7 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Who takes part: tidegate, tidegate-off, tidegate-nolog, tidegate-2, tidegate-twice, nginx,
-    /// nginx-16k, haproxy, haproxy-64k, sozu, baseline.
+    /// nginx-16k, haproxy, haproxy-64k, sozu, floor, baseline.
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
     /// Whom the ratios are taken to.
@@ -86,6 +87,16 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    let given: Vec<_> = std::env::args().skip(1).collect();
+    if let Some((floor::FLAG, rest)) = given.split_first().map(|(first, rest)| (&**first, rest)) {
+        return match floor::run(rest) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let arguments = Arguments::parse();
     if !arguments.bench {
         println!("nothing is measured here: `cargo bench --bench side_by_side` does");
@@ -146,7 +157,9 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
 }
 
 fn chosen_peers(arguments: &Arguments) -> io::Result<Vec<Peer>> {
-    let all = peer::all(&arguments.tidegate, arguments.baseline.as_deref(), &arguments.sozu);
+    let floor = std::env::current_exe()?;
+    let baseline = arguments.baseline.as_deref();
+    let all = peer::all(&arguments.tidegate, baseline, &arguments.sozu, &floor);
     let named = &arguments.peers;
     let unknown = named.iter().find(|name| !all.iter().any(|peer| peer.name == **name));
     if let Some(unknown) = unknown {

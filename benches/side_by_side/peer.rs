@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::configuration::{haproxy_cfg, nginx_conf, sozu_toml, tidegate_toml};
+use crate::floor;
 
 /// A proxy that can be measured.
 #[derive(Clone, Debug)]
@@ -69,7 +70,12 @@ impl Site {
 pub(crate) const REFERENCE: &str = "nginx";
 
 /// Everybody we know how to start, `tidegate` first.
-pub(crate) fn all(tidegate: &Path, baseline: Option<&Path>, sozu: &Path) -> Vec<Peer> {
+pub(crate) fn all(
+    tidegate: &Path,
+    baseline: Option<&Path>,
+    sozu: &Path,
+    floor: &Path,
+) -> Vec<Peer> {
     let tidegate = Peer {
         name: "tidegate",
         settings: "defaults; tracking and access log on",
@@ -157,6 +163,16 @@ pub(crate) fn all(tidegate: &Path, baseline: Option<&Path>, sozu: &Path) -> Vec<
             configuration: sozu_toml,
             spread: Spread::OneCore,
             part: Part::InAll,
+        },
+        Peer {
+            name: "floor",
+            settings: "no proxy: two connections spliced on one thread, with tidegate's record \
+                       layer, and nothing else",
+            program: floor.to_owned(),
+            arguments: floor::arguments,
+            configuration: |_| String::new(),
+            spread: Spread::OneCore,
+            part: Part::IfNamed,
         },
     ];
     if let Some(program) = baseline {
