@@ -26,7 +26,7 @@ upstream = "app"
 {route}
 
 [log]
-path = "{log}"
+{log}
 "#,
         chain = chain.display(),
         key = key.display(),

@@ -81,7 +81,7 @@ pub(crate) fn all(
         settings: "defaults; tracking and access log on",
         program: tidegate.to_owned(),
         arguments: |site| vec!["--config".into(), site.configuration().into()],
-        configuration: |site| tidegate_toml(site, "", "access.log"),
+        configuration: |site| tidegate_toml(site, "", r#"path = "access.log""#),
         spread: Spread::OneCore,
         part: Part::Usual,
     };
@@ -113,14 +113,14 @@ pub(crate) fn all(
         Peer {
             name: "tidegate-off",
             settings: "as tidegate, with `frames = \"off\"`: bytes, not frames",
-            configuration: |site| tidegate_toml(site, "frames = \"off\"", "access.log"),
+            configuration: |site| tidegate_toml(site, "frames = \"off\"", r#"path = "access.log""#),
             part: Part::InAll,
             ..tidegate.clone()
         },
         Peer {
             name: "tidegate-nolog",
-            settings: "as tidegate, with its access log going to /dev/null",
-            configuration: |site| tidegate_toml(site, "", "/dev/null"),
+            settings: "as tidegate, with `access = \"off\"`: no access log",
+            configuration: |site| tidegate_toml(site, "", r#"access = "off""#),
             part: Part::InAll,
             ..tidegate.clone()
         },

@@ -386,7 +386,7 @@ pub struct Admin {
 /// The access log.
 #[derive(Debug, Clone)]
 pub struct Log {
-    /// Text or JSON; `None` decides by whether it goes to a terminal.
+    /// Text, JSON or nothing; `None` decides by whether it goes to a terminal.
     pub format: Option<LogFormat>,
     /// The file it is appended to; `None` is standard output.
     pub path: Option<PathBuf>,
@@ -401,6 +401,8 @@ pub enum LogFormat {
     Text,
     /// For programs.
     Json,
+    /// There is none.
+    Off,
 }
 
 /// The text of the configuration file.

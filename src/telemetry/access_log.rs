@@ -69,6 +69,7 @@ pub struct Opened {
 /// [`OpenError`] where the file cannot be opened.
 pub fn open(log: &config::Log) -> Result<Opened, OpenError> {
     let (out, is_terminal): (Box<dyn Write + Send>, bool) = match &log.path {
+        _ if log.format == Some(LogFormat::Off) => (Box::new(io::sink()), false),
         Some(path) => (Box::new(append_to(path)?), false),
         None => (Box::new(io::stdout()), io::stdout().is_terminal()),
     };

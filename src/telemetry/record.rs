@@ -511,11 +511,12 @@ impl Inner {
 
     fn write(&self, event: &str, now: Instant) {
         let Ok(told) = self.told.try_borrow() else { return };
-        let line = self.line(event, now, &told);
-        self.log.line(|out| match self.log.format() {
-            LogFormat::Text => out.extend_from_slice(line.as_text().as_bytes()),
-            LogFormat::Json => line.add_json(out),
-        });
+        let line = || self.line(event, now, &told);
+        match self.log.format() {
+            LogFormat::Off => {}
+            LogFormat::Text => self.log.line(|out| out.extend(line().as_text().as_bytes())),
+            LogFormat::Json => self.log.line(|out| line().add_json(out)),
+        }
     }
 
     fn line<'a>(&'a self, event: &'a str, now: Instant, told: &'a Told) -> Line<'a> {

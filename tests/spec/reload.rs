@@ -319,6 +319,15 @@ async fn the_look_of_the_access_log_changes() {
     eventually("a line of text", || read().lines().count() == 2).await;
     let line = read().lines().last().unwrap_or_default().to_owned();
     assert!(!line.contains('{') && line.contains("/?room=[redacted]"), "{line}");
+
+    proxy.edit("access = \"text\"", "access = \"off\"");
+    reloaded(&proxy).await;
+    proxy.plain().await.get("/?room=blue").await;
+    proxy.edit("access = \"off\"", "access = \"text\"");
+    reloaded(&proxy).await;
+    proxy.plain().await.get("/last").await;
+    eventually("a line after those that were not wanted", || read().contains("/last")).await;
+    assert_eq!(read().lines().count(), 3, "{}", read());
 }
 
 /// The frames that the command line asked for are printed after a reload as before, for a new route too; and a route

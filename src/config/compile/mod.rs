@@ -182,7 +182,7 @@ fn limits(written: &file::Limits, faults: &mut Faults) -> Option<Limits> {
 }
 
 fn log(written: &file::Log, folder: &Path, faults: &mut Faults) -> Option<Log> {
-    let known = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let known = [("text", LogFormat::Text), ("json", LogFormat::Json), ("off", LogFormat::Off)];
     let format = faults.keep_or(None, written.access.as_ref(), |text| {
         one_of("form of the access log", &known, text).map(Some)
     });
