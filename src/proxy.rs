@@ -6,8 +6,10 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -28,13 +30,14 @@ use crate::http::pool::Pool;
 use crate::http::respond::{self, Drained, Refusal};
 use crate::http::target::{Asked, HostError};
 use crate::http::{framing, serve, target};
-use crate::lifecycle::phases::Drain;
+use crate::lifecycle::phases::{Alive, Drain};
 use crate::listener::accept::Counted;
 use crate::listener::limits::{Full, Limits, Permit};
 use crate::listener::proxy_protocol::Addresses;
-use crate::listener::{Entrance, introduction, secure};
-use crate::relay;
+use crate::listener::secure::{self, Secured};
+use crate::listener::{Entrance, introduction};
 use crate::relay::sessions::Sessions;
+use crate::relay::{self, Relay};
 use crate::route::{self, Route};
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::record::{ClientFacts, EndedBy, Record};
@@ -43,6 +46,7 @@ use crate::tls::server::Server;
 use crate::tls::store::Store;
 use crate::transport::{Socket, Stream};
 use crate::upstream::Upstream;
+use crate::upstream::endpoint::InFlight;
 
 /// The configuration as it runs: what every worker reads and none changes.
 #[derive(Debug, Clone)]
@@ -96,12 +100,8 @@ pub struct Arrival {
     pub is_trusted: bool,
     /// The limit that it is beyond, if it is.
     pub refusal: Option<Full>,
-    /// Its place within the limits.
-    pub permit: Permit,
     /// The listener it came by.
     pub entrance: Arc<Entrance>,
-    /// What counts it.
-    pub counters: Counted,
 }
 
 impl Arrival {
@@ -111,9 +111,23 @@ impl Arrival {
     }
 }
 
+/// A connection's place among all others, until this is dropped: all that a session still has of
+/// its connection's beginning.
+#[derive(Debug)]
+pub struct Place {
+    /// Within the limits.
+    pub permit: Permit,
+    /// In the listener's count.
+    pub counters: Counted,
+    /// Among what a drain waits for.
+    pub alive: Alive,
+}
+
 /// A client's connection, as its requests see it.
 struct Client {
     facts: Rc<ClientFacts>,
+    /// The name it asked for in the TLS handshake.
+    sni: Option<String>,
     /// What its certificate says of it, for the upstream. A session needs it no more.
     identity: RefCell<Option<Rc<Identity>>>,
     /// Its address without the port, for the upstream, once that was asked for.
@@ -151,31 +165,77 @@ struct Session {
     meaningful_reserved: u8,
     route: Arc<Route>,
     record: Record,
-    _permit: Permit,
+    permit: Permit,
 }
 
 /// Carries one connection from its acceptance to its end.
-pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
-    let introduced = match arrival.entrance.proxy_protocol {
-        ProxyProtocol::Off => Some((socket, arrival)),
+pub fn serve(
+    socket: TcpStream,
+    arrival: Arrival,
+    place: Place,
+    worker: Rc<Worker>,
+) -> impl Future<Output = ()> {
+    Connection::Beginning(Box::pin(begin(socket, arrival, place, worker)))
+}
+
+/// The future of a connection. Most of a session's life is idle: what only its beginning needed is
+/// boxed and given back then, so that the task is as large as a relay and no larger.
+#[expect(clippy::large_enum_variant, reason = "the larger one is what it is in nearly always")]
+enum Connection {
+    Beginning(Pin<Box<dyn Future<Output = Option<Relayed>>>>),
+    Relayed(Relayed),
+}
+
+/// A session: its relay, and what it holds until that is over.
+struct Relayed {
+    relay: Relay,
+    _in_flight: InFlight,
+    _permit: Permit,
+    _place: Place,
+}
+
+// Written by hand, since an `async` block has room for the relay twice: before and while it is
+// awaited.
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if let Self::Beginning(beginning) = this {
+            match ready!(beginning.as_mut().poll(cx)) {
+                Some(relayed) => *this = Self::Relayed(relayed),
+                None => return Poll::Ready(()),
+            }
+        }
+        let Self::Relayed(Relayed { relay, .. }) = this else { return Poll::Ready(()) };
+        Pin::new(relay).poll(cx)
+    }
+}
+
+/// Carries a connection to its end, or to where it has become a session.
+async fn begin(
+    socket: TcpStream,
+    arrival: Arrival,
+    place: Place,
+    worker: Rc<Worker>,
+) -> Option<Relayed> {
+    let (socket, arrival, place) = match arrival.entrance.proxy_protocol {
+        ProxyProtocol::Off => (socket, arrival, place),
         ProxyProtocol::Accept | ProxyProtocol::Require => {
-            Box::pin(introduction::introduce(socket, arrival, &worker)).await
+            Box::pin(introduction::introduce(socket, arrival, place, &worker)).await?
         }
     };
-    let Some((socket, arrival)) = introduced else { return };
     let socket = Socket::Tcp(socket);
     let facts =
         ClientFacts { client: arrival.client, listener: arrival.entrance.address, tls: None };
-    let (stream, facts, identity) = if arrival.entrance.tls {
-        match Box::pin(secure::secure(socket, facts, &arrival, &worker)).await {
-            Some(secured) => secured,
-            None => return,
-        }
+    let Secured { stream, facts, identity, sni } = if arrival.entrance.tls {
+        Box::pin(secure::secure(socket, facts, &arrival.entrance, &place.counters, &worker)).await?
     } else {
-        (Stream::Plain(socket), facts, None)
+        Secured { stream: Stream::Plain(socket), facts, identity: None, sni: None }
     };
     let client = Rc::new(Client {
         facts: Rc::new(facts),
+        sni,
         identity: RefCell::new(identity.map(Rc::new)),
         address: RefCell::default(),
         host: RefCell::default(),
@@ -191,25 +251,25 @@ pub async fn serve(socket: TcpStream, arrival: Arrival, worker: Rc<Worker>) {
         || Record::begin(&worker.log, &client.facts),
         |request, activity| answer(request, activity, client.clone()),
     );
-    // Boxed like the TLS handshake, so that a session does not carry along what only they needed.
+    // Boxed like the TLS handshake, so that neither has room for both.
     let let_go = Box::pin(let_go).await;
-    let Some(session) = client.session.take() else { return };
-    let Session { upstream, meaningful_reserved, route, record, _permit } = session;
+    let Session { upstream, meaningful_reserved, route, record, permit } = client.session.take()?;
     client.forget_requests();
     let Some(let_go) = let_go else {
         record.ended(EndedBy::Client, "gone before its handshake was answered");
-        return;
+        return None;
     };
-    let in_flight = upstream.in_flight;
+    let UpstreamLeg { stream, early, in_flight } = upstream;
     let opening = relay::Opening {
         client: (let_go.stream, let_go.early),
-        upstream: (upstream.stream, upstream.early),
+        upstream: (stream, early),
         meaningful_reserved,
         route,
         endpoint: in_flight.endpoint().clone(),
         record,
     };
-    relay::run(opening, &worker.sessions).await;
+    let relay = Relay::new(opening, &worker.sessions);
+    Some(Relayed { relay, _in_flight: in_flight, _permit: permit, _place: place })
 }
 
 /// Answers one request, and puts it on record whatever comes of it.
@@ -388,7 +448,7 @@ async fn open_session(
         meaningful_reserved: handshake::meaningful_reserved(answer.headers()),
         route: route.clone(),
         record: record.clone(),
-        _permit: permit,
+        permit,
     });
     activity.switch();
     Ok(answer.map(|()| ResponseBody::own(bytes::Bytes::new())))
@@ -405,7 +465,7 @@ fn check_standing(route: &Route, client: &Client) -> Result<(), Refusal> {
 /// A host outside the certificate that the client was shown is answered with 421 (RFC 9110
 /// §15.5.20): its connection was meant for somebody else.
 fn check_direction(host: &str, client: &Client) -> Result<(), Refusal> {
-    let sni = client.facts.tls.as_ref().and_then(|tls| tls.sni.as_deref());
+    let sni = client.sni.as_deref();
     let Some(sni) = sni.filter(|sni| *sni != host && !host.is_empty()) else { return Ok(()) };
     let is_covered = client
         .worker

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{DRAIN_CUT, Failure, banner};
 use crate::lifecycle::control::{self, Control, Started};
+use crate::lifecycle::memory;
 use crate::lifecycle::signals::Signals;
 use crate::lifecycle::source::{Read, Source};
 use crate::lifecycle::supervisor::Supervisor;
@@ -69,6 +70,7 @@ async fn live(control: &Rc<Control>, signals: Signals, all_gone: oneshot::Receiv
     tokio::select! {
         () = control.clone().steer(signals) => {}
         never = control.show_life() => match never {},
+        never = memory::give_back(control.running().limits.clone()) => match never {},
         _ = all_gone => {}
     }
 }

@@ -13,7 +13,7 @@ use super::bind::BACKLOG;
 use crate::http::headers;
 use crate::listener::limits::Admission;
 use crate::listener::{Door, Entrance};
-use crate::proxy::{self, Worker};
+use crate::proxy::{self, Arrival, Place, Worker};
 use crate::telemetry::metrics::{ListenerCounters, ListenerShard};
 
 /// How long to leave off after a failed accept; doubled up to the longest.
@@ -116,14 +116,9 @@ fn admit(stream: TcpStream, peer: SocketAddr, door: &Arc<Door>, worker: &Rc<Work
         Admission::Dropped => return,
     };
     let came_to = came_to(&stream, &entrance);
-    let arrival =
-        proxy::Arrival { client: peer, came_to, is_trusted, refusal, permit, entrance, counters };
-    let alive = worker.drain.keep_alive();
-    let worker = worker.clone();
-    tokio::task::spawn_local(async move {
-        proxy::serve(stream, arrival, worker).await;
-        drop(alive);
-    });
+    let place = Place { permit, counters, alive: worker.drain.keep_alive() };
+    let arrival = Arrival { client: peer, came_to, is_trusted, refusal, entrance };
+    tokio::task::spawn_local(proxy::serve(stream, arrival, place, worker.clone()));
 }
 
 /// Which address of ours the client connected to.

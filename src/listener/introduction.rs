@@ -14,15 +14,16 @@ use super::limits::{Admission, Limits};
 use super::proxy_protocol::{Addresses, Header, HeaderError, LONGEST, Parsed, parse};
 use crate::config::ProxyProtocol;
 use crate::http::headers;
-use crate::proxy::{Arrival, Worker};
+use crate::proxy::{Arrival, Place, Worker};
 
 /// Has a trusted peer say for whom it comes: from then on, that is the client. `None` where the
 /// connection is to be closed.
 pub async fn introduce(
     mut socket: TcpStream,
     arrival: Arrival,
+    place: Place,
     worker: &Rc<Worker>,
-) -> Option<(TcpStream, Arrival)> {
+) -> Option<(TcpStream, Arrival, Place)> {
     let limit = worker.running.load().per_connection.header_timeout;
     let rule = arrival.entrance.proxy_protocol;
     let heard = tokio::select! {
@@ -32,15 +33,16 @@ pub async fn introduce(
         () = worker.drain.leaving_after(|| true) => return None,
     };
     match heard {
-        Ok(Heard::Unknown) => Some((socket, Arrival { is_trusted: false, ..arrival })),
+        Ok(Heard::Unknown) => Some((socket, Arrival { is_trusted: false, ..arrival }, place)),
         Ok(Heard::Client(addresses)) => {
-            let arrival = arrival.of_client(addresses, &worker.running.load().limits)?;
-            Some((socket, arrival))
+            let limits = &worker.running.load().limits;
+            let (arrival, place) = arrival.of_client(addresses, place, limits)?;
+            Some((socket, arrival, place))
         }
-        Ok(Heard::Nothing) => Some((socket, arrival)),
+        Ok(Heard::Nothing) => Some((socket, arrival, place)),
         Err(error) => {
             if !matches!(error, Unintroduced::Silent) {
-                arrival.counters.shard().unintroduced();
+                place.counters.shard().unintroduced();
             }
             tracing::debug!(peer = %arrival.client, %error, "a connection is closed");
             None
@@ -51,19 +53,26 @@ pub async fn introduce(
 impl Arrival {
     /// The same, now that a trusted peer has said for which client it comes: the limits, and what
     /// is believed, are that client's. `None` where not even a refusal is to be had any more.
-    fn of_client(self, addresses: Addresses, limits: &Arc<Limits>) -> Option<Self> {
-        let Addresses { client, destination } = addresses;
-        let is_trusted = headers::is_trusted(client.ip(), &self.entrance.trusted);
-        let (refusal, permit) = if is_trusted {
-            (self.refusal, self.permit)
-        } else {
-            match limits.attribute(self.permit, client.ip()) {
-                Admission::Admitted(permit) => (self.refusal, permit),
-                Admission::Refused(full, permit) => (Some(full), permit),
+    fn of_client(
+        mut self,
+        addresses: Addresses,
+        mut place: Place,
+        limits: &Arc<Limits>,
+    ) -> Option<(Self, Place)> {
+        self.client = addresses.client;
+        self.came_to = addresses.destination;
+        self.is_trusted = headers::is_trusted(self.client.ip(), &self.entrance.trusted);
+        if !self.is_trusted {
+            place.permit = match limits.attribute(place.permit, self.client.ip()) {
+                Admission::Admitted(permit) => permit,
+                Admission::Refused(full, permit) => {
+                    self.refusal = Some(full);
+                    permit
+                }
                 Admission::Dropped => return None,
-            }
-        };
-        Some(Self { client, came_to: destination, is_trusted, refusal, permit, ..self })
+            };
+        }
+        Some((self, place))
     }
 }
 

@@ -145,6 +145,11 @@ impl Limits {
         self.connections.count.load(Ordering::Relaxed)
     }
 
+    /// How many of them there were at the most since this was last asked.
+    pub fn most_connections(&self) -> usize {
+        self.connections.highest.swap(self.connections(), Ordering::Relaxed)
+    }
+
     /// Decides on a new connection from `address`; `None` for one that stands for many clients, a
     /// trusted proxy, which only the overall limit holds.
     pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Admission {
@@ -230,17 +235,24 @@ fn most(limit: Option<usize>) -> usize {
 struct Counter {
     most: AtomicUsize,
     count: AtomicUsize,
+    /// The greatest count as of late.
+    highest: AtomicUsize,
 }
 
 impl Counter {
     fn new(limit: Option<usize>) -> Self {
-        Self { most: AtomicUsize::new(most(limit)), count: AtomicUsize::new(0) }
+        let most = AtomicUsize::new(most(limit));
+        Self { most, count: AtomicUsize::new(0), highest: AtomicUsize::new(0) }
     }
 
     fn enter(&self) -> bool {
         let most = self.most.load(Ordering::Relaxed);
         let one_more = |count| (count < most).then_some(count + 1);
-        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+        let entered = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        if let Ok(before) = entered {
+            self.highest.fetch_max(before + 1, Ordering::Relaxed);
+        }
+        entered.is_ok()
     }
 
     /// How many are left.

@@ -8,7 +8,9 @@ use tokio::time::timeout;
 
 use crate::http::respond::{self, Refusal};
 use crate::http::serve;
-use crate::proxy::{Arrival, Worker};
+use crate::listener::Entrance;
+use crate::listener::accept::Counted;
+use crate::proxy::Worker;
 use crate::telemetry::metrics::TlsVersion;
 use crate::telemetry::record::{ClientFacts, Record, TlsFacts};
 use crate::tls::identity::Identity;
@@ -18,19 +20,32 @@ use crate::transport::{Socket, Stream};
 /// The content type of a handshake record, the first byte of every TLS connection (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
+/// A connection, with TLS over it or not.
+pub struct Secured {
+    /// The connection.
+    pub stream: Stream,
+    /// What is known of it for the record.
+    pub facts: ClientFacts,
+    /// What the client's certificate says of it.
+    pub identity: Option<Identity>,
+    /// The name the client asked for (SNI), in lower case.
+    pub sni: Option<String>,
+}
+
 /// Secures a connection. `None` where that fails; nobody else is concerned.
 pub async fn secure(
     socket: Socket,
     mut facts: ClientFacts,
-    arrival: &Arrival,
+    entrance: &Entrance,
+    counted: &Counted,
     worker: &Rc<Worker>,
-) -> Option<(Stream, ClientFacts, Option<Identity>)> {
+) -> Option<Secured> {
     let (server, limit) = {
         let running = worker.running.load();
         (running.tls.clone(), running.tls_timeout)
     };
-    let client_auth = arrival.entrance.client_auth;
-    let counters = arrival.counters.shard();
+    let client_auth = entrance.client_auth;
+    let counters = counted.shard();
     let has_begun = Cell::new(false);
     let accepting = async {
         // Looked at first: once rustls has refused it, its alert is on the way already.
@@ -57,10 +72,10 @@ pub async fn secure(
             facts.tls = Some(TlsFacts {
                 version,
                 resumed,
-                sni: tls.server_name().map(str::to_ascii_lowercase),
-                subject: identity.as_ref().map(|identity| identity.subject().to_owned()),
+                subject: identity.as_ref().map(|identity| identity.subject().into()),
             });
-            Some((Stream::Tls(Box::new(tls)), facts, identity))
+            let sni = tls.server_name().map(str::to_ascii_lowercase);
+            Some(Secured { stream: Stream::Tls(Box::new(tls)), facts, identity, sni })
         }
         Ok(Ok(Err(socket))) => {
             counters.not_secured();

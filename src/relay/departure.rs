@@ -2,13 +2,13 @@
 //! drained or gone, an operator closes some. A crowd that is told all at once comes back all at
 //! once; so the Closes are spread evenly, with some jitter.
 
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::sessions::{Order, Sessions, Why};
+use super::sessions::{Order, Session, Sessions, Why};
 use super::view::Filter;
 use crate::config;
 use crate::lifecycle::standing::Standing;
@@ -87,24 +87,23 @@ pub const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Sessions {
     /// Sends sessions away. How many; they are told as time goes by.
-    pub fn depart(self: &Rc<Self>, departure: Departure) -> usize {
-        let mut ids = self.ids_of(&departure.who);
-        shuffle(&mut ids);
-        let count = ids.len();
+    pub fn depart(&self, departure: Departure) -> usize {
+        let mut those = self.those(&departure.who);
+        shuffle(&mut those);
+        let count = those.len();
         if count > 0 {
-            let sessions = self.clone();
-            tokio::task::spawn_local(async move { send_away(&sessions, &ids, departure).await });
+            tokio::task::spawn_local(async move { send_away(&those, departure).await });
         }
         count
     }
 }
 
-async fn send_away(sessions: &Sessions, ids: &[u64], departure: Departure) {
+async fn send_away(those: &[Weak<Session>], departure: Departure) {
     let Departure { who, parting, spread, longest_pause, cut_after } = departure;
     let is_taken_back = || who.is_taken_back();
     let began = Instant::now();
     let parting = Rc::new(parting);
-    for (id, due) in ids.iter().zip(slots(ids.len(), spread, longest_pause, random)) {
+    for (session, due) in those.iter().zip(slots(those.len(), spread, longest_pause, random)) {
         let due = began + due;
         if due > Instant::now() {
             sleep_until(due).await;
@@ -113,15 +112,17 @@ async fn send_away(sessions: &Sessions, ids: &[u64], departure: Departure) {
             return;
         }
         // It may have become busy meanwhile, or be on its way out.
-        if sessions.is_one_of(*id, &who) {
-            sessions.send_away(*id, &parting);
+        if let Some(session) = session.upgrade()
+            && session.is_one_of(&who, std::time::Instant::now())
+        {
+            session.send_away(&parting);
         }
     }
     let Some(cut_after) = cut_after else { return };
     sleep_until(began + cut_after).await;
     if !is_taken_back() {
-        for id in ids {
-            sessions.order(*id, Order::Cut(parting.why));
+        for session in those.iter().filter_map(Weak::upgrade) {
+            session.give(Order::Cut(parting.why));
         }
     }
 }
@@ -144,10 +145,10 @@ fn slots(
 }
 
 /// In no order that anybody could tell: neither the oldest nor the newest are sent away first.
-fn shuffle(ids: &mut [u64]) {
-    for last in (1..ids.len()).rev() {
+fn shuffle<T>(those: &mut [T]) {
+    for last in (1..those.len()).rev() {
         let any = usize::try_from(random() % (last as u64 + 1)).unwrap_or(last);
-        ids.swap(last, any);
+        those.swap(last, any);
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Dialogue {
     /// Whether somebody has begun to end the session: whatever follows is an answer.
     is_ending: bool,
     /// How we end the session, once we do.
-    farewell: Option<Farewell>,
+    farewell: Option<Box<Farewell>>,
 }
 
 /// One side of the dialogue.
@@ -50,7 +50,7 @@ struct Party {
 
 /// How we end a session. One side is told first. What the other still has to say to it, answers to
 /// what came before, goes on until that one has closed; only then it is told as well.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Farewell {
     reason: Rc<str>,
     /// Who is told last, and with which code.
@@ -205,9 +205,11 @@ impl Dialogue {
 
     /// Says what we owe to `side` if it is the last that is told.
     fn tell_last(&mut self, side: Side) {
-        if let Some(Farewell { reason, last: (last, code), .. }) = self.farewell.clone()
+        if let Some(farewell) = &self.farewell
+            && let (last, code) = farewell.last
             && last == side
         {
+            let reason = farewell.reason.clone();
             self.want_close(side, code, &reason);
         }
     }
@@ -269,10 +271,9 @@ impl Dialogue {
             Some(parting) => (parting.code, &*parting.reason),
             None => (CloseCode::GoingAway, why.name()),
         };
-        self.farewell.get_or_insert_with(|| Farewell {
-            reason: reason.into(),
-            last: (Side::Upstream, CloseCode::GoingAway),
-            is_blame: false,
+        self.farewell.get_or_insert_with(|| {
+            let last = (Side::Upstream, CloseCode::GoingAway);
+            Box::new(Farewell { reason: reason.into(), last, is_blame: false })
         });
         if !self.client.is_told && !self.client.has_said {
             self.want_close(Side::Client, code, reason);
@@ -297,7 +298,7 @@ impl Dialogue {
         self.is_ending = true;
         let reason = why.name();
         let last = (offender, code);
-        self.farewell = Some(Farewell { reason: reason.into(), last, is_blame: true });
+        self.farewell = Some(Box::new(Farewell { reason: reason.into(), last, is_blame: true }));
         match offender {
             Side::Client => self.want_close(Side::Upstream, CloseCode::GoingAway, reason),
             Side::Upstream => {

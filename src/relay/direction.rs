@@ -22,7 +22,7 @@ pub(super) struct Direction {
     passage: Option<Passage>,
     /// What has come and could not go on yet: part of a header or of a control frame, or what a
     /// throttle holds back. Holds no memory while it is empty.
-    held: Vec<u8>,
+    held: Box<[u8]>,
     /// Whether there is more to be done with `held` before anything else is read.
     has_more: bool,
     /// A throttle: until then nothing is read.
@@ -48,9 +48,31 @@ enum State {
 #[derive(Debug)]
 pub(super) enum Flow {
     /// Its end has been passed on, or there is nobody to pass it on to; and how it ended.
-    Closed(&'static str),
+    Closed(End),
     /// It cannot go on.
     Broken(Broken),
+}
+
+/// How a direction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// By a FIN, where frames are not followed.
+    Closed,
+    /// By a FIN, without a Close before it.
+    Gone,
+    /// By a FIN without the end of TLS before it.
+    Truncated,
+}
+
+impl End {
+    /// As the log has it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Gone => "gone",
+            Self::Truncated => "truncated",
+        }
+    }
 }
 
 /// Which side of a direction failed.
@@ -73,7 +95,7 @@ impl Direction {
             state: State::Open,
             is_truncated: false,
             passage,
-            held: Vec::new(),
+            held: Box::default(),
             has_more: false,
             pause: None,
             swallowed: 0,
@@ -153,7 +175,7 @@ impl Direction {
                         self.is_truncated = end == Received::Truncated;
                         self.state = State::Ending;
                         // Half a header tells nobody anything, and would stand in the way.
-                        self.held = Vec::new();
+                        self.held = Box::default();
                         self.hurry();
                         dialogue.source_ended(self.source);
                         continue;
@@ -262,7 +284,7 @@ impl Direction {
     /// Keeps what could not go on yet, for a throttle's sake or for more to come.
     fn hold(&mut self, rest: &[u8], is_throttled: bool, dialogue: &Dialogue) {
         if !(rest.is_empty() && self.held.is_empty()) {
-            self.held = rest.to_vec();
+            self.held = rest.into();
         }
         if is_throttled {
             self.has_more = true;
@@ -270,11 +292,11 @@ impl Direction {
         }
     }
 
-    fn how_it_ended(&self, dialogue: &Dialogue) -> &'static str {
+    fn how_it_ended(&self, dialogue: &Dialogue) -> End {
         match (self.is_truncated, dialogue.is_followed()) {
-            (true, _) => "truncated",
-            (false, true) => "gone",
-            (false, false) => "closed",
+            (true, _) => End::Truncated,
+            (false, true) => End::Gone,
+            (false, false) => End::Closed,
         }
     }
 

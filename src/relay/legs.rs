@@ -5,10 +5,11 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::backlog::Backlog;
 use crate::tls::records::{Buffer, READ_BYTES, RecordError, Records, TakenOver};
 use crate::transport::{Socket, Stream};
 
@@ -70,9 +71,9 @@ pub(super) struct Leg {
     socket: Socket,
     records: Option<Box<Records>>,
     /// Read before the relay began, not yet relayed.
-    early: Bytes,
-    /// What the kernel did not take. Holds no memory while it is empty.
-    stuck: Bytes,
+    early: Backlog,
+    /// What the kernel did not take.
+    stuck: Backlog,
     has_ended: bool,
     ending: Ending,
     is_closed: bool,
@@ -133,10 +134,8 @@ impl Leg {
     ) -> Poll<io::Result<Received>> {
         if !self.early.is_empty() {
             let len = self.early.len().min(READ_BYTES);
-            input.plain.append(&self.early.split_to(len));
-            if self.early.is_empty() {
-                self.early = Bytes::new();
-            }
+            input.plain.append(&self.early[..len]);
+            self.early.advance(len);
             return Poll::Ready(Ok(Received::Bytes));
         }
         if self.has_ended {
@@ -217,7 +216,7 @@ impl Leg {
                 }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
-                    self.stuck = Bytes::copy_from_slice(bytes);
+                    self.stuck = bytes.to_vec().into();
                     return Ok(());
                 }
             }
@@ -243,7 +242,7 @@ impl Leg {
             }
             self.stuck = match &mut self.records {
                 Some(records) => records.take_waiting().into(),
-                None => Bytes::new(),
+                None => Backlog::default(),
             };
             if self.stuck.is_empty() {
                 return Poll::Ready(Ok(()));

@@ -11,6 +11,7 @@
 //! FIN is half-close and goes through, and RST ends the other side at once.
 
 mod allowance;
+mod backlog;
 pub mod departure;
 mod dialogue;
 mod direction;
@@ -37,7 +38,7 @@ use crate::transport::Stream;
 use crate::upstream::endpoint::Endpoint;
 use crate::ws::close::CloseCode;
 use dialogue::Dialogue;
-use direction::{Broken, Direction, Flow};
+use direction::{Broken, Direction, End, Flow};
 use legs::Leg;
 use sessions::{Entry, Order, Ping, Sessions, Why};
 
@@ -67,35 +68,16 @@ pub struct Opening {
     pub record: Record,
 }
 
-/// Joins two legs until both are closed, and notes in the record who ended it and why.
-pub async fn run(opening: Opening, sessions: &Rc<Sessions>) {
-    let Opening { client, upstream, meaningful_reserved, route, endpoint, record } = opening;
-    let session = sessions.open(record, &route, &endpoint);
-    let dialogue = Dialogue::new(&route.config, std::time::Instant::now());
-    let direction = |source| Direction::new(source, dialogue.passage(source, meaningful_reserved));
-    let relay = Relay {
-        client: Leg::new(client.0, client.1),
-        upstream: Leg::new(upstream.0, upstream.1),
-        to_upstream: direction(Side::Client),
-        to_client: direction(Side::Upstream),
-        dialogue,
-        first_end: None,
-        deaf: None,
-        acknowledged: [0; 2],
-        stage: Stage::Relaying,
-        session,
-    };
-    relay.await;
-}
-
-struct Relay {
+/// The future that joins two legs until both are closed, and notes in the record who ended it and
+/// why. It is most of what an idle session holds.
+pub struct Relay {
     client: Leg,
     upstream: Leg,
     to_upstream: Direction,
     to_client: Direction,
     dialogue: Dialogue,
     /// Who ended its direction first and how; the other may go on for long, and end worse.
-    first_end: Option<(Side, &'static str)>,
+    first_end: Option<(Side, End)>,
     /// The side that takes nothing any more while the other has not ended.
     deaf: Option<Side>,
     /// What the client and the upstream had acknowledged when they were last looked at.
@@ -145,6 +127,27 @@ impl Future for Relay {
 }
 
 impl Relay {
+    /// Opens the session.
+    pub fn new(opening: Opening, sessions: &Rc<Sessions>) -> Self {
+        let Opening { client, upstream, meaningful_reserved, route, endpoint, record } = opening;
+        let session = sessions.open(record, &route, &endpoint);
+        let dialogue = Dialogue::new(&route.config, std::time::Instant::now());
+        let direction =
+            |source| Direction::new(source, dialogue.passage(source, meaningful_reserved));
+        Self {
+            client: Leg::new(client.0, client.1),
+            upstream: Leg::new(upstream.0, upstream.1),
+            to_upstream: direction(Side::Client),
+            to_client: direction(Side::Upstream),
+            dialogue,
+            first_end: None,
+            deaf: None,
+            acknowledged: [0; 2],
+            stage: Stage::Relaying,
+            session,
+        }
+    }
+
     /// Relays both ways. Pending also when that has led to another stage.
     fn poll_relay(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
         for from in BOTH {
@@ -155,8 +158,8 @@ impl Relay {
                 Poll::Ready(Flow::Broken(Broken::Destination(error))) => {
                     self.deafened(from.other(), &error);
                 }
-                Poll::Ready(Flow::Closed(why)) => {
-                    self.first_end.get_or_insert((from, why));
+                Poll::Ready(Flow::Closed(end)) => {
+                    self.first_end.get_or_insert((from, end));
                     self.session.half_closed();
                 }
                 Poll::Pending => {}
@@ -182,8 +185,8 @@ impl Relay {
             }
             return Poll::Pending;
         }
-        if let Some((by, why)) = self.first_end {
-            self.session.ended(by.into(), why);
+        if let Some((by, end)) = self.first_end {
+            self.session.ended(by.into(), end.name());
         }
         // The other may still be sending to a side that is gone. Closing on unread input would be a
         // reset, and take with it what that one has not received yet.

@@ -1,12 +1,16 @@
 //! The sessions of one worker, and the sweep that finds what is due: a session notes that
 //! something went through it, and at each tick, once a second as a rule, the worker looks. No
 //! timer is armed per session, let alone per read.
+//!
+//! A session about which nothing can be due yet is not even looked at: when something may be is in
+//! a table of all sessions, which a sweep runs through from one end to the other. Traffic only ever
+//! makes that later, so it is not written there; what makes it earlier, and the first byte after a
+//! sweep, has the session looked at with the next one.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::ops::Deref;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -133,39 +137,73 @@ impl Order {
 pub struct Sessions {
     /// Has the words for those that are sent away.
     running: Arc<ArcSwap<Running>>,
-    open: RefCell<HashMap<u64, Rc<Session>>>,
+    /// When all moments begin.
+    beginning: Instant,
+    open: RefCell<Vec<Row>>,
+    last_sweep: Cell<Moment>,
     /// With which words what opens from now on is to end at once: the process stops.
     ending: RefCell<Option<Rc<Parting>>>,
     watchers: RefCell<Vec<Rc<Watcher>>>,
 }
 
-/// What the worker and the relay of one session know of each other.
+/// A session in the table of all.
 #[derive(Debug)]
+struct Row {
+    /// Before this a sweep need not look at it.
+    due: Cell<Moment>,
+    session: Rc<Session>,
+}
+
+/// Nanoseconds since the worker began: half the room of an [`Instant`], of which each session has
+/// many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(u64);
+
+impl Moment {
+    const FIRST: Self = Self(0);
+    const NEVER: Self = Self(u64::MAX);
+
+    fn plus(self, duration: Duration) -> Self {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(nanos))
+    }
+
+    fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// What the worker and the relay of one session know of each other.
 pub(super) struct Session {
     record: Record,
     route: Arc<Route>,
     endpoint: Arc<Endpoint>,
     all: Rc<Sessions>,
-    opened: Instant,
+    /// Its index in the table of all.
+    row: Cell<usize>,
+    opened: Moment,
     is_active: Cell<bool>,
     client: LegWatch,
     upstream: LegWatch,
     /// When a sweep last found it active, or when it came to the stage it is in.
-    since: Cell<Instant>,
+    since: Cell<Moment>,
     stage: Cell<Stage>,
     pace: Cell<Pace>,
     /// With which words it is sent away, if it is.
-    parting: RefCell<Option<Rc<Parting>>>,
+    parting: OnceCell<Rc<Parting>>,
     order: Cell<Option<Order>>,
-    waker: RefCell<Option<Waker>>,
+    waker: Cell<Option<Waker>>,
 }
+
+// There is one for every session, beside its relay and its record.
+const _: () = assert!(size_of::<Session>() <= 176);
 
 /// How much went through it as of late.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     /// Bytes since `since`.
     bytes: u64,
-    since: Instant,
+    since: Moment,
     per_second: f32,
 }
 
@@ -173,16 +211,30 @@ struct Pace {
 const PACE_OVER: Duration = Duration::from_secs(1);
 
 impl Pace {
-    fn new(now: Instant) -> Self {
+    fn new(now: Moment) -> Self {
         Self { bytes: 0, since: now, per_second: 0.0 }
     }
 
-    fn with(self, bytes: u64, now: Instant) -> Self {
-        let (bytes, took) = (self.bytes + bytes, now.saturating_duration_since(self.since));
+    fn is_at_rest(self) -> bool {
+        self.bytes == 0 && self.per_second == 0.0
+    }
+
+    /// With what has gone through since the sweep at `last`.
+    fn with(mut self, bytes: u64, last: Moment, now: Moment) -> Self {
+        if self.is_at_rest() {
+            // Nobody has looked at it in the meantime.
+            self.since = self.since.max(last);
+        }
+        let (bytes, took) = (self.bytes + bytes, now.since(self.since));
         if took < PACE_OVER {
             return Self { bytes, ..self };
         }
         Self { bytes: 0, since: now, per_second: (bytes as f64 / took.as_secs_f64()) as f32 }
+    }
+
+    /// When it changes although nothing goes through.
+    fn due(self) -> Moment {
+        if self.is_at_rest() { Moment::NEVER } else { self.since.plus(PACE_OVER) }
     }
 }
 
@@ -193,7 +245,7 @@ struct LegWatch {
     is_heard: Cell<bool>,
     /// Whether it is not being read: then its silence says nothing.
     is_unread: Cell<bool>,
-    silent_since: Cell<Instant>,
+    silent_since: Cell<Moment>,
     ping: Cell<Ping>,
 }
 
@@ -203,15 +255,15 @@ pub(super) enum Ping {
     /// There is none, or it was answered: by any byte at all.
     None,
     /// It waits for its place in the stream, and its time runs from here.
-    Wanted(Instant),
+    Wanted(Moment),
     /// It was sent, and its time runs from here.
-    Sent(Instant),
+    Sent(Moment),
     /// There will be none.
     Never,
 }
 
 impl LegWatch {
-    fn new(now: Instant, ping: Ping) -> Self {
+    fn new(now: Moment, ping: Ping) -> Self {
         Self {
             is_heard: Cell::new(true),
             is_unread: Cell::new(false),
@@ -220,26 +272,26 @@ impl LegWatch {
         }
     }
 
-    /// What is due on it at `now`.
-    fn sweep(&self, side: Side, now: Instant, limits: config::Ping) -> Option<Order> {
+    /// What is due on it at `now`, and when something may be next.
+    fn sweep(&self, side: Side, now: Moment, limits: config::Ping) -> (Option<Order>, Moment) {
         if self.is_heard.take() || self.is_unread.get() {
             self.silent_since.set(now);
             if self.ping.get() != Ping::Never {
                 self.ping.set(Ping::None);
             }
-            return None;
         }
         match self.ping.get() {
-            Ping::None
-                if now.saturating_duration_since(self.silent_since.get()) >= limits.after =>
-            {
-                self.ping.set(Ping::Wanted(now));
-                Some(Order::Look)
-            }
-            Ping::None | Ping::Never => None,
+            Ping::None => match self.silent_since.get().plus(limits.after) {
+                due if due > now => (None, due),
+                _ => {
+                    self.ping.set(Ping::Wanted(now));
+                    (Some(Order::Look), now)
+                }
+            },
+            Ping::Never => (None, Moment::NEVER),
             Ping::Wanted(since) | Ping::Sent(since) => {
-                let is_over = now.saturating_duration_since(since) >= limits.timeout;
-                Some(if is_over { Order::Dead(side) } else { Order::Look })
+                let is_over = now.since(since) >= limits.timeout;
+                (Some(if is_over { Order::Dead(side) } else { Order::Look }), now)
             }
         }
     }
@@ -261,7 +313,9 @@ impl Sessions {
     pub fn new(running: Arc<ArcSwap<Running>>) -> Rc<Self> {
         Rc::new(Self {
             running,
+            beginning: Instant::now(),
             open: RefCell::default(),
+            last_sweep: Cell::new(Moment::FIRST),
             ending: RefCell::default(),
             watchers: RefCell::default(),
         })
@@ -274,14 +328,14 @@ impl Sessions {
         route: &Arc<Route>,
         endpoint: &Arc<Endpoint>,
     ) -> Entry {
-        let id = record.id();
-        let now = Instant::now();
+        let now = self.now();
         let ping = if route.config.ping.is_some() { Ping::None } else { Ping::Never };
         let session = Rc::new(Session {
             record,
             route: route.clone(),
             endpoint: endpoint.clone(),
             all: self.clone(),
+            row: Cell::new(self.open.borrow().len()),
             opened: now,
             is_active: Cell::new(true),
             client: LegWatch::new(now, ping),
@@ -289,11 +343,11 @@ impl Sessions {
             since: Cell::new(now),
             stage: Cell::new(Stage::Open),
             pace: Cell::new(Pace::new(now)),
-            parting: RefCell::default(),
+            parting: OnceCell::new(),
             order: Cell::new(None),
-            waker: RefCell::new(None),
+            waker: Cell::new(None),
         });
-        self.open.borrow_mut().insert(id, session.clone());
+        self.open.borrow_mut().push(Row { due: Cell::new(now), session: session.clone() });
         self.tell_watchers("open", &session);
         if let Some(parting) = self.parting_at_once(&session) {
             session.send_away(&parting);
@@ -316,12 +370,38 @@ impl Sessions {
         Some(Rc::new(Parting::new(why, &self.running.load().drain)))
     }
 
+    fn at(&self, instant: Instant) -> Moment {
+        Moment::FIRST.plus(instant.saturating_duration_since(self.beginning))
+    }
+
+    fn now(&self) -> Moment {
+        self.at(Instant::now())
+    }
+
     /// Finds what is due at `now`.
     pub fn sweep(&self, now: Instant) {
-        for session in self.open.borrow().values() {
-            session.sweep(now);
+        let now = self.at(now);
+        let last = self.last_sweep.replace(now);
+        for Row { due, session } in self.open.borrow().iter() {
+            if due.get() <= now {
+                due.set(session.sweep(last, now));
+            }
         }
         self.watchers.borrow_mut().retain(|watcher| watcher.is_there());
+    }
+
+    /// Forgets a session, and gives back the room of a crowd that has gone.
+    fn forget(&self, session: &Session) {
+        let mut open = self.open.borrow_mut();
+        let row = session.row.get();
+        open.swap_remove(row);
+        if let Some(moved) = open.get(row) {
+            moved.session.row.set(row);
+        }
+        if open.len() < open.capacity() / 4 {
+            let room = open.len() * 2;
+            open.shrink_to(room);
+        }
     }
 
     /// What opens from now on ends at once: the process stops.
@@ -331,42 +411,22 @@ impl Sessions {
 
     /// The process leaves now: what is still open is put on record as cut.
     pub fn cut_all(&self) {
-        for session in self.open.borrow().values() {
+        for Row { session, .. } in self.open.borrow().iter() {
             session.record.ended(EndedBy::Tidegate, "cut: the process left");
         }
     }
 
-    pub(super) fn find(&self, id: u64) -> Option<Rc<Session>> {
-        self.open.borrow().get(&id).cloned()
+    /// All of them, to be looked at as time goes by: none is kept from its end.
+    pub(super) fn all(&self) -> Vec<Weak<Session>> {
+        self.open.borrow().iter().map(|row| Rc::downgrade(&row.session)).collect()
     }
 
-    pub(super) fn all_ids(&self) -> Vec<u64> {
-        self.open.borrow().keys().copied().collect()
-    }
-
-    pub(super) fn ids_of(&self, who: &Who) -> Vec<u64> {
+    /// These of them.
+    pub(super) fn those(&self, who: &Who) -> Vec<Weak<Session>> {
         let now = Instant::now();
         let open = self.open.borrow();
-        open.iter().filter(|(_, session)| session.is_one_of(who, now)).map(|(id, _)| *id).collect()
-    }
-
-    /// Whether a session is still one of these.
-    pub(super) fn is_one_of(&self, id: u64, who: &Who) -> bool {
-        self.find(id).is_some_and(|session| session.is_one_of(who, Instant::now()))
-    }
-
-    /// Tells one of them to leave, if it is still there.
-    pub(super) fn send_away(&self, id: u64, parting: &Rc<Parting>) {
-        if let Some(session) = self.find(id) {
-            session.send_away(parting);
-        }
-    }
-
-    /// Gives an order to one of them, if it is still there.
-    pub(super) fn order(&self, id: u64, order: Order) {
-        if let Some(session) = self.find(id) {
-            session.give(order);
-        }
+        let those = open.iter().filter(|row| row.session.is_one_of(who, now));
+        those.map(|row| Rc::downgrade(&row.session)).collect()
     }
 
     pub(super) fn add_watcher(&self, watcher: Rc<Watcher>) {
@@ -414,8 +474,14 @@ impl Deref for Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let all = &self.0.all;
-        all.open.borrow_mut().remove(&self.0.record.id());
+        all.forget(&self.0);
         all.tell_watchers("end", &self.0);
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("record", &self.record).finish_non_exhaustive()
     }
 }
 
@@ -435,7 +501,8 @@ impl Session {
         &self.endpoint
     }
 
-    fn is_one_of(&self, who: &Who, now: Instant) -> bool {
+    /// Whether it is one of these at `now`.
+    pub(super) fn is_one_of(&self, who: &Who, now: Instant) -> bool {
         match who {
             Who::All => true,
             Who::On { standing, .. } => self.is_on(standing),
@@ -450,7 +517,7 @@ impl Session {
 
     /// How long it has been open.
     pub(super) fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.opened)
+        self.all.at(now).since(self.opened)
     }
 
     /// How long nothing has gone through it.
@@ -458,7 +525,7 @@ impl Session {
         if self.is_active.get() {
             return Duration::ZERO;
         }
-        now.saturating_duration_since(self.since.get())
+        self.all.at(now).since(self.since.get())
     }
 
     /// How many bytes went through it in a second, as of late.
@@ -481,16 +548,13 @@ impl Session {
     }
 
     /// With which words it is sent away, if it is.
-    pub(super) fn parting(&self) -> Option<Rc<Parting>> {
-        self.parting.borrow().clone()
+    pub(super) fn parting(&self) -> Option<&Parting> {
+        self.parting.get().map(|parting| &**parting)
     }
 
     /// Tells it to leave; whoever says so first has the words.
     pub(super) fn send_away(&self, parting: &Rc<Parting>) {
-        let why = {
-            let mut known = self.parting.borrow_mut();
-            known.get_or_insert_with(|| parting.clone()).why
-        };
+        let why = self.parting.get_or_init(|| parting.clone()).why;
         self.give(Order::End(why));
     }
 
@@ -499,9 +563,16 @@ impl Session {
         self.record.ended(by, why);
     }
 
+    /// Has the next sweep look at it.
+    fn is_to_be_swept(&self) {
+        if let Some(row) = self.all.open.borrow().get(self.row.get()) {
+            row.due.set(Moment::FIRST);
+        }
+    }
+
     /// So many bytes of one side have gone on to the other. On the path of every read.
     pub(super) fn relayed(&self, source: Side, bytes: usize) {
-        self.is_active.set(true);
+        self.moves();
         self.record.relayed(source, bytes as u64);
     }
 
@@ -512,14 +583,18 @@ impl Session {
         }
     }
 
-    /// Something came from this side. On the path of every read: one store.
+    /// Something came from this side. On the path of every read.
     pub(super) fn heard(&self, side: Side) {
-        self.leg(side).is_heard.set(true);
+        if !self.leg(side).is_heard.replace(true) {
+            self.is_to_be_swept();
+        }
     }
 
     /// Whether this side is not being read: the other one is stuck, or it is throttled.
     pub(super) fn unread(&self, side: Side, is_unread: bool) {
-        self.leg(side).is_unread.set(is_unread);
+        if !self.leg(side).is_unread.replace(is_unread) && is_unread {
+            self.is_to_be_swept();
+        }
     }
 
     /// How it stands with our Ping to this side.
@@ -529,14 +604,14 @@ impl Session {
 
     /// A Ping to this side was sent at `now`.
     pub(super) fn pinged(&self, side: Side, now: Instant) {
-        self.leg(side).ping.set(Ping::Sent(now));
+        self.leg(side).ping.set(Ping::Sent(self.all.at(now)));
         self.record.pinged(side);
     }
 
     /// A Ping may still be on its way to this side: its time runs from now.
     pub(super) fn postpone(&self, side: Side) {
         let ping = &self.leg(side).ping;
-        let now = Instant::now();
+        let now = self.all.now();
         ping.set(match ping.get() {
             Ping::Wanted(_) => Ping::Wanted(now),
             Ping::Sent(_) => Ping::Sent(now),
@@ -553,13 +628,15 @@ impl Session {
     /// It is not idle, although nothing new goes through: something waits for our throttle, or is
     /// still being taken.
     pub(super) fn moves(&self) {
-        self.is_active.set(true);
+        if !self.is_active.replace(true) {
+            self.is_to_be_swept();
+        }
     }
 
     /// What is on its way to a side that is to leave still moves: its time begins anew.
     pub(super) fn is_being_told(&self) {
         if matches!(self.stage.get(), Stage::Leaving | Stage::Closing) {
-            self.since.set(Instant::now());
+            self.since.set(self.all.now());
         }
     }
 
@@ -586,15 +663,14 @@ impl Session {
 
     fn enter(&self, stage: Stage) {
         self.stage.set(stage);
-        self.since.set(Instant::now());
+        self.since.set(self.all.now());
+        self.is_to_be_swept();
     }
 
     /// Remembers whom to wake for an order.
     pub(super) fn remember(&self, waker: &Waker) {
-        let mut known = self.waker.borrow_mut();
-        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            *known = Some(waker.clone());
-        }
+        let known = self.waker.take().filter(|known| known.will_wake(waker));
+        self.waker.set(Some(known.unwrap_or_else(|| waker.clone())));
     }
 
     /// What the relay is told to do, once.
@@ -602,30 +678,37 @@ impl Session {
         self.order.take()
     }
 
-    fn give(&self, order: Order) {
+    /// Tells its relay what to do.
+    pub(super) fn give(&self, order: Order) {
         let known = self.order.get();
         if known.is_none_or(|known| known.weight() <= order.weight()) {
             self.order.set(Some(order));
         }
-        if let Some(waker) = self.waker.borrow().as_ref() {
+        if let Some(waker) = self.waker.take() {
             waker.wake_by_ref();
+            self.waker.set(Some(waker));
         }
     }
 
-    /// Gives the order that is due, if one is. Activity counts from the sweep that finds it, so a
-    /// session is ended up to one sweep late and never early.
-    fn sweep(&self, now: Instant) {
+    /// Gives the order that is due at `now`, if one is, and says when something may be next if
+    /// nothing happens; the sweep before was at `last`. Activity counts from the sweep that finds
+    /// it, so a session is ended up to one sweep late and never early.
+    fn sweep(&self, last: Moment, now: Moment) -> Moment {
         let (is_active, stage) = (self.is_active.take(), self.stage.get());
         // Nothing is counted where nothing was relayed.
         let bytes = if is_active { self.record.bring_up() } else { 0 };
-        self.pace.set(self.pace.get().with(bytes, now));
-        if stage == Stage::Open
-            && let Some(order) = self.sweep_legs(now)
-        {
-            self.give(order);
-        }
-        if is_active && stage == Stage::Open {
-            self.since.set(now);
+        let pace = self.pace.get().with(bytes, last, now);
+        self.pace.set(pace);
+        let mut next = pace.due();
+        if stage == Stage::Open {
+            let (order, due) = self.sweep_legs(now);
+            if let Some(order) = order {
+                self.give(order);
+            }
+            next = next.min(due);
+            if is_active {
+                self.since.set(now);
+            }
         }
         let (limit, order) = match stage {
             Stage::Open => (self.route.config.idle_timeout, Order::End(Why::Idle)),
@@ -635,25 +718,78 @@ impl Session {
             Stage::Leaving => (self.route.config.close_timeout, Order::GiveUp),
             Stage::Closing => (self.route.config.close_timeout, Order::Cut(Why::NotLeaving)),
         };
-        if now.saturating_duration_since(self.since.get()) >= limit {
+        let due = self.since.get().plus(limit);
+        if due <= now {
             self.give(order);
         } else if self.client.is_unread.get()
             || self.upstream.is_unread.get()
             || matches!(stage, Stage::Leaving | Stage::Closing)
         {
             self.give(Order::Look);
+            return now;
         }
+        next.min(due)
     }
 
-    /// What is due while both sides are there: that it is too old, a Ping.
-    fn sweep_legs(&self, now: Instant) -> Option<Order> {
-        let age = now.saturating_duration_since(self.opened);
-        if self.route.config.max_age.is_some_and(|max_age| age >= max_age) {
-            return Some(Order::End(Why::MaxAge));
+    /// What is due while both sides are there, that it is too old or a Ping, and when something
+    /// may be next.
+    fn sweep_legs(&self, now: Moment) -> (Option<Order>, Moment) {
+        let too_old = self.route.config.max_age.map(|max_age| self.opened.plus(max_age));
+        let too_old = too_old.unwrap_or(Moment::NEVER);
+        if too_old <= now {
+            return (Some(Order::End(Why::MaxAge)), now);
         }
-        let limits = self.route.config.ping?;
-        let due =
-            [Side::Client, Side::Upstream].map(|side| self.leg(side).sweep(side, now, limits));
-        due.into_iter().flatten().max_by_key(|order| order.weight())
+        let Some(limits) = self.route.config.ping else { return (None, too_old) };
+        let (client, next) = self.client.sweep(Side::Client, now, limits);
+        let (upstream, due) = self.upstream.sweep(Side::Upstream, now, limits);
+        let order = [client, upstream].into_iter().flatten().max_by_key(|order| order.weight());
+        (order, next.min(due).min(too_old))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(second: u64) -> Moment {
+        Moment::FIRST.plus(Duration::from_secs(second))
+    }
+
+    /// Nobody looks at a session that is silent; what it carries afterwards was not carried in all of
+    /// that time.
+    #[test]
+    fn a_pace_is_that_of_late_after_a_silence_too() {
+        let pace = Pace::new(second(0)).with(1_000, second(1), second(3));
+        assert_eq!((pace.per_second, pace.due()), (500.0, second(4)));
+        let pace = pace.with(0, second(3), second(4));
+        assert_eq!((pace.per_second, pace.due()), (0.0, Moment::NEVER));
+        let pace = pace.with(1_000, second(99), second(100));
+        assert_eq!(pace.per_second, 1_000.0);
+    }
+
+    /// What is due next is never later than what comes of it.
+    #[test]
+    fn a_silent_leg_is_looked_at_again_when_its_ping_is_due() {
+        let limits =
+            config::Ping { after: Duration::from_secs(10), timeout: Duration::from_secs(5) };
+        let leg = LegWatch::new(second(0), Ping::None);
+        let sweep = |at| leg.sweep(Side::Client, second(at), limits);
+        assert_eq!(sweep(1), (None, second(11)));
+        leg.is_heard.set(true);
+        assert_eq!(sweep(8), (None, second(18)));
+        assert_eq!(sweep(17), (None, second(18)));
+        assert_eq!(sweep(18), (Some(Order::Look), second(18)));
+        assert_eq!(sweep(22), (Some(Order::Look), second(22)), "it waits for its Pong");
+        assert_eq!(sweep(23), (Some(Order::Dead(Side::Client)), second(23)));
+        leg.is_unread.set(true);
+        assert_eq!(sweep(24), (None, second(34)), "whoever is not read cannot answer");
+        leg.ping.set(Ping::Never);
+        assert_eq!(sweep(99), (None, Moment::NEVER));
+    }
+
+    #[test]
+    fn the_end_of_time_is_never_reached() {
+        assert_eq!(second(1).plus(Duration::MAX), Moment::NEVER);
+        assert_eq!(second(1).since(second(2)), Duration::ZERO);
     }
 }

@@ -3,7 +3,7 @@
 //! misses events instead of holding anybody up.
 
 use std::cell::Cell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -106,14 +106,14 @@ impl Sessions {
     /// are described that are shown.
     pub async fn list(&self, query: &Query) -> (usize, Vec<SessionInfo>) {
         let mut matching = Vec::new();
-        for ids in self.all_ids().chunks(PORTION) {
+        for portion in self.all().chunks(PORTION) {
             let now = Instant::now();
-            for id in ids {
-                if let Some(session) = self.find(*id)
+            for weak in portion {
+                if let Some(session) = weak.upgrade()
                     && query.filter.matches(&session, now)
                 {
                     let key = query.order.map_or(0.0, |order| order.of(&session, now));
-                    matching.push((key, *id));
+                    matching.push((key, weak.clone()));
                 }
             }
             tokio::task::yield_now().await;
@@ -126,7 +126,7 @@ impl Sessions {
         let mut found = Vec::with_capacity(matching.len());
         for portion in matching.chunks(PORTION) {
             let now = Instant::now();
-            let open = portion.iter().filter_map(|(_, id)| self.find(*id));
+            let open = portion.iter().filter_map(|(_, session)| session.upgrade());
             found.extend(open.map(|session| session.info(now)));
             tokio::task::yield_now().await;
         }
@@ -137,11 +137,11 @@ impl Sessions {
     /// closed; those that are open are told first.
     pub async fn watch(&self, filter: Filter, to: mpsc::Sender<Watched>) {
         let watcher = Rc::new(Watcher { filter, to, missed: Cell::new(0) });
-        let ids = self.all_ids();
+        let all = self.all();
         self.add_watcher(watcher.clone());
-        for portion in ids.chunks(PORTION) {
+        for portion in all.chunks(PORTION) {
             let now = Instant::now();
-            for session in portion.iter().filter_map(|id| self.find(*id)) {
+            for session in portion.iter().filter_map(Weak::upgrade) {
                 watcher.tell("listed", &session, now);
             }
             tokio::task::yield_now().await;

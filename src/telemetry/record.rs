@@ -40,10 +40,8 @@ pub struct TlsFacts {
     pub version: TlsVersion,
     /// Whether it resumed an earlier session.
     pub resumed: bool,
-    /// The name the client asked for (SNI), in lower case.
-    pub sni: Option<String>,
     /// The subject of the client's certificate, if it has shown one.
-    pub subject: Option<String>,
+    pub subject: Option<Box<str>>,
 }
 
 /// Who ended a session.
@@ -110,9 +108,11 @@ struct Inner {
     to_upstream: Sums,
     /// Towards the client: the answer's body, or what the upstream says in the session.
     to_client: Sums,
-    is_session: Cell<bool>,
     told: RefCell<Told>,
 }
+
+// There is one for every session.
+const _: () = assert!(size_of::<Inner>() <= 328);
 
 /// What went one way.
 #[derive(Debug, Default)]
@@ -126,31 +126,91 @@ struct Sums {
 /// What has been found out on the way.
 #[derive(Debug, Default)]
 struct Told {
-    method: Option<Method>,
-    host: Option<Authority>,
-    path: String,
+    asked: Asked,
     status: Option<u16>,
     route: Option<Arc<RouteCounters>>,
     upstream: Option<Arc<str>>,
     endpoint: Option<Arc<str>>,
     is_handshake: bool,
-    reason: Option<String>,
-    subprotocol: Option<String>,
-    handshake: Option<Duration>,
+    subprotocol: Option<Box<str>>,
+    /// When its session began, if it is one.
     opened: Option<Instant>,
-    ended: Option<(EndedBy, String)>,
     client_side: SideFacts,
     upstream_side: SideFacts,
+    /// `None` for as long as a session is well.
+    outcome: Option<Box<Outcome>>,
+}
+
+/// What was asked for: one text, since sessions keep theirs for long.
+#[derive(Debug, Default)]
+struct Asked {
+    /// The method, the host and the path, one behind the other. Empty where nothing was asked.
+    text: Box<str>,
+    host_at: usize,
+    path_at: usize,
+}
+
+/// What one side of a session did and was sent beyond what was relayed.
+#[derive(Debug, Default)]
+struct SideFacts {
+    pings: u64,
+    round_trip: Option<Duration>,
+}
+
+/// What went wrong, and how it ended.
+#[derive(Debug, Default)]
+struct Outcome {
+    reason: Option<String>,
+    ended: Option<(EndedBy, String)>,
+    client_close: CloseFacts,
+    upstream_close: CloseFacts,
     protocol_error: Option<String>,
 }
 
-/// What one side of a session said and was told beyond what was relayed.
+/// What one side of a session said in its Close, and was told in one of ours.
 #[derive(Debug, Default)]
-struct SideFacts {
+struct CloseFacts {
     said: Option<Said>,
     told: Option<u16>,
-    pings: u64,
-    round_trip: Option<Duration>,
+}
+
+impl Asked {
+    fn new(method: &Method, host: &str, path: &str) -> Self {
+        let host_at = method.as_str().len();
+        let text = [method.as_str(), host, path].concat().into();
+        Self { text, host_at, path_at: host_at + host.len() }
+    }
+
+    fn method(&self) -> Option<&str> {
+        Some(&self.text[..self.host_at]).filter(|method| !method.is_empty())
+    }
+
+    fn host(&self) -> &str {
+        &self.text[self.host_at..self.path_at]
+    }
+
+    fn path(&self) -> &str {
+        &self.text[self.path_at..]
+    }
+}
+
+impl Told {
+    fn outcome(&mut self) -> &mut Outcome {
+        self.outcome.get_or_insert_default()
+    }
+
+    fn ended(&self) -> Option<&(EndedBy, String)> {
+        self.outcome.as_ref()?.ended.as_ref()
+    }
+}
+
+impl Outcome {
+    fn close(&mut self, side: Side) -> &mut CloseFacts {
+        match side {
+            Side::Client => &mut self.client_close,
+            Side::Upstream => &mut self.upstream_close,
+        }
+    }
 }
 
 /// Ids count up from a number drawn at the start, so that they do not repeat over restarts.
@@ -171,7 +231,6 @@ impl Record {
             began: Instant::now(),
             to_upstream: Sums::default(),
             to_client: Sums::default(),
-            is_session: Cell::new(false),
             told: RefCell::default(),
         }))
     }
@@ -183,10 +242,9 @@ impl Record {
 
     /// What was asked for. Secrets in the query are left out.
     pub fn asked(&self, method: &Method, host: Option<&Authority>, path_and_query: &str) {
-        let mut told = self.0.told.borrow_mut();
-        told.method = Some(method.clone());
-        told.host = host.cloned();
-        told.path = self.0.log.redacted(path_and_query);
+        let path = self.0.log.redacted(path_and_query);
+        let host = host.map_or("", Authority::as_str);
+        self.0.told.borrow_mut().asked = Asked::new(method, host, &path);
     }
 
     /// Which route was taken, and who counts for it.
@@ -218,7 +276,8 @@ impl Record {
 
     /// Why it went wrong, for a person.
     pub fn reason(&self, reason: impl fmt::Display) {
-        self.0.told.borrow_mut().reason.get_or_insert_with(|| reason.to_string());
+        let mut told = self.0.told.borrow_mut();
+        told.outcome().reason.get_or_insert_with(|| reason.to_string());
     }
 
     /// The handshake is done, and a session begins: writes the line that says so. From here on
@@ -229,18 +288,17 @@ impl Record {
         let took = now.duration_since(inner.began);
         {
             let mut told = inner.told.borrow_mut();
-            told.handshake = Some(took);
             told.opened = Some(now);
-            told.subprotocol = subprotocol.map(|name| redact::subprotocol(&name).to_owned());
+            told.subprotocol = subprotocol.map(|name| redact::subprotocol(&name).into());
         }
-        inner.is_session.set(true);
         inner.count(|counters| counters.shook_hands(101, took));
         inner.write("open", now);
     }
 
     /// Who ended the session and why; the first to say so is right.
     pub fn ended(&self, by: EndedBy, why: impl fmt::Display) {
-        self.0.told.borrow_mut().ended.get_or_insert_with(|| (by, why.to_string()));
+        let mut told = self.0.told.borrow_mut();
+        told.outcome().ended.get_or_insert_with(|| (by, why.to_string()));
     }
 
     fn sums(&self, source: Side) -> &Sums {
@@ -281,14 +339,12 @@ impl Record {
 
     /// What a side said in its Close; it says only one.
     pub fn said_close(&self, side: Side, said: Said) {
-        self.tell(side, |facts| {
-            facts.said.get_or_insert(said);
-        });
+        self.0.told.borrow_mut().outcome().close(side).said.get_or_insert(said);
     }
 
     /// Which code we sent to a side in a Close of our own.
     pub fn told_close(&self, side: Side, code: Option<u16>) {
-        self.tell(side, |facts| facts.told = code);
+        self.0.told.borrow_mut().outcome().close(side).told = code;
         self.0.count(|counters| counters.told_code(side, code.unwrap_or(NO_CODE)));
     }
 
@@ -312,8 +368,9 @@ impl Record {
         };
         let is_first = {
             let mut told = self.0.told.borrow_mut();
-            let is_first = told.protocol_error.is_none();
-            told.protocol_error.get_or_insert_with(|| format!("{name}: {violation}"));
+            let known = &mut told.outcome().protocol_error;
+            let is_first = known.is_none();
+            known.get_or_insert_with(|| format!("{name}: {violation}"));
             is_first
         };
         if is_first {
@@ -333,12 +390,12 @@ impl Record {
             client: inner.facts.client.to_string(),
             listener: inner.facts.listener.to_string(),
             tls: inner.facts.tls.as_ref().map(|tls| tls.version.name().to_owned()),
-            host: host_text(&told.host).to_owned(),
-            path: told.path.clone(),
+            host: told.asked.host().to_owned(),
+            path: told.asked.path().to_owned(),
             route: told.route.as_ref().map_or_else(String::new, |route| route.name.to_string()),
             upstream: text(&told.upstream),
             endpoint: text(&told.endpoint),
-            subprotocol: told.subprotocol.clone(),
+            subprotocol: told.subprotocol.as_deref().map(str::to_owned),
             state: String::new(),
             opened: time_text(SystemTime::now() - age),
             age_s: seconds(age),
@@ -355,17 +412,13 @@ impl Record {
 
     /// Who ended the session and why, once that is known.
     pub fn end(&self) -> Option<(EndedBy, String)> {
-        self.0.told.borrow().ended.clone()
+        self.0.told.borrow().ended().cloned()
     }
 
     /// The client's address.
     pub fn client(&self) -> SocketAddr {
         self.0.facts.client
     }
-}
-
-fn host_text(host: &Option<Authority>) -> &str {
-    host.as_ref().map_or("", Authority::as_str)
 }
 
 /// What an application sees where a Close has no code (RFC 6455 §7.1.5).
@@ -432,21 +485,23 @@ impl Inner {
     /// Its end, in numbers.
     fn count_end(&self, now: Instant) {
         let Ok(told) = self.told.try_borrow() else { return };
-        if !self.is_session.get() {
+        let Some(opened) = told.opened else {
             let (status, took) = (told.status.unwrap_or(0), now.duration_since(self.began));
             self.count(|counters| match told.is_handshake {
                 true => counters.shook_hands(status, took),
                 false => counters.answered(status, took),
             });
             return;
-        }
+        };
         self.bring_up();
         self.count(|counters| {
-            if let (Some((by, why)), Some(opened)) = (&told.ended, told.opened) {
+            // There is one by now.
+            let Some(outcome) = &told.outcome else { return };
+            if let Some((by, why)) = &outcome.ended {
                 counters.ended(*by, why_label(why), now.duration_since(opened));
             }
             for (side, facts) in
-                [(Side::Client, &told.client_side), (Side::Upstream, &told.upstream_side)]
+                [(Side::Client, &outcome.client_close), (Side::Upstream, &outcome.upstream_close)]
             {
                 let code = facts.said.as_ref().map(|said| said.code.unwrap_or(NO_CODE));
                 counters.said_code(side, code.unwrap_or(NO_CLOSE));
@@ -468,6 +523,7 @@ impl Inner {
         let since = told.opened.filter(|_| is_end).unwrap_or(self.began);
         let received = self.to_upstream.bytes.get();
         let sent = self.to_client.bytes.get();
+        let outcome = told.outcome.as_deref();
         Line {
             time: self.log.now(),
             event,
@@ -477,27 +533,29 @@ impl Inner {
             tls: self.facts.tls.as_ref().map(|tls| tls.version.name()),
             resumed: self.facts.tls.as_ref().map(|tls| tls.resumed),
             client_subject: self.facts.tls.as_ref().and_then(|tls| tls.subject.as_deref()),
-            method: told.method.as_ref().map(Method::as_str),
-            host: host_text(&told.host),
-            path: &told.path,
+            method: told.asked.method(),
+            host: told.asked.host(),
+            path: told.asked.path(),
             status: told.status,
             route: told.route.as_ref().map(|route| &*route.name),
             upstream: told.upstream.as_deref(),
             endpoint: told.endpoint.as_deref(),
             subprotocol: told.subprotocol.as_deref(),
-            handshake: told.handshake,
+            handshake: told.opened.map(|opened| opened.duration_since(self.began)),
             duration: (!is_open).then(|| now.duration_since(since)),
             received_bytes: (!is_open && !is_end).then_some(received),
             sent_bytes: (!is_open && !is_end).then_some(sent),
-            session: told.ended.as_ref().filter(|_| is_end).map(|ended| self.session(told, ended)),
-            reason: told.reason.as_deref(),
+            session: outcome.filter(|_| is_end).and_then(|outcome| self.session(told, outcome)),
+            reason: outcome.and_then(|outcome| outcome.reason.as_deref()),
         }
     }
 
-    fn session<'a>(&self, told: &'a Told, (by, why): &'a (EndedBy, String)) -> SessionLine<'a> {
+    fn session<'a>(&self, told: &'a Told, outcome: &'a Outcome) -> Option<SessionLine<'a>> {
+        let (by, why) = outcome.ended.as_ref()?;
         let (up, down) = (self.to_upstream.frames.get(), self.to_client.frames.get());
         let (client, upstream) = (&told.client_side, &told.upstream_side);
-        SessionLine {
+        let (client_close, upstream_close) = (&outcome.client_close, &outcome.upstream_close);
+        Some(SessionLine {
             client_to_upstream_bytes: self.to_upstream.bytes.get(),
             upstream_to_client_bytes: self.to_client.bytes.get(),
             client_to_upstream_messages: up.messages,
@@ -512,16 +570,16 @@ impl Inner {
             pings_to_upstream: upstream.pings,
             client_rtt: client.round_trip,
             upstream_rtt: upstream.round_trip,
-            client_close_code: client.said.as_ref().and_then(code_seen),
-            client_close_reason: client.said.as_ref().and_then(reason_given),
-            upstream_close_code: upstream.said.as_ref().and_then(code_seen),
-            upstream_close_reason: upstream.said.as_ref().and_then(reason_given),
-            close_code_to_client: client.told,
-            close_code_to_upstream: upstream.told,
+            client_close_code: client_close.said.as_ref().and_then(code_seen),
+            client_close_reason: client_close.said.as_ref().and_then(reason_given),
+            upstream_close_code: upstream_close.said.as_ref().and_then(code_seen),
+            upstream_close_reason: upstream_close.said.as_ref().and_then(reason_given),
+            close_code_to_client: client_close.told,
+            close_code_to_upstream: upstream_close.told,
             ended_by: *by,
             why,
-            protocol_error: told.protocol_error.as_deref(),
-        }
+            protocol_error: outcome.protocol_error.as_deref(),
+        })
     }
 }
 
@@ -535,15 +593,13 @@ fn reason_given(said: &Said) -> Option<&str> {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let is_session = self.is_session.get();
-        {
-            let told = self.told.get_mut();
-            if is_session && told.ended.is_none() {
-                told.ended = Some((EndedBy::Tidegate, "its task was cancelled".into()));
-            }
-            if !is_session && told.status.is_none() {
-                told.reason.get_or_insert_with(|| "the client went away".into());
-            }
+        let told = self.told.get_mut();
+        let is_session = told.opened.is_some();
+        if is_session {
+            let cancelled = || (EndedBy::Tidegate, "its task was cancelled".into());
+            told.outcome().ended.get_or_insert_with(cancelled);
+        } else if told.status.is_none() {
+            told.outcome().reason.get_or_insert_with(|| "the client went away".into());
         }
         let now = Instant::now();
         self.count_end(now);

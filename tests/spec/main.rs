@@ -24,6 +24,7 @@ mod hostile_requests;
 mod keepalive;
 mod limits;
 mod many;
+mod memory;
 mod metrics;
 mod node_ws;
 mod origins;
