@@ -191,6 +191,8 @@ pub struct WorkerLog {
     metrics: Arc<Metrics>,
     worker: usize,
     batch: RefCell<Batch>,
+    /// As large as the batch before: the next is likely to be, too, and has not to grow into it.
+    room: Cell<usize>,
     clock: Clock,
 }
 
@@ -237,8 +239,8 @@ impl Clock {
 impl WorkerLog {
     /// The end of the worker with this number.
     pub fn new(log: AccessLog, metrics: Arc<Metrics>, worker: usize) -> Rc<Self> {
-        let (batch, clock) = (RefCell::default(), Clock::new());
-        Rc::new(Self { log, metrics, worker, batch, clock })
+        let (batch, room, clock) = (RefCell::default(), Cell::default(), Clock::new());
+        Rc::new(Self { log, metrics, worker, batch, room, clock })
     }
 
     /// How lines are to look.
@@ -271,6 +273,9 @@ impl WorkerLog {
     pub(super) fn line(self: &Rc<Self>, write: impl FnOnce(&mut Vec<u8>)) {
         let (is_first, is_full) = {
             let mut batch = self.batch.borrow_mut();
+            if batch.count == 0 {
+                batch.lines.reserve(self.room.get());
+            }
             write(&mut batch.lines);
             batch.lines.push(b'\n');
             batch.count += 1;
@@ -293,9 +298,8 @@ impl WorkerLog {
         if batch.count == 0 {
             return;
         }
-        // The next is likely to be as large, and does not have to grow into it.
-        let next = Batch { lines: Vec::with_capacity(batch.lines.len()), count: 0 };
-        let full = std::mem::replace(&mut *batch, next);
+        let full = std::mem::take(&mut *batch);
+        self.room.set(full.lines.len());
         let count = full.count;
         if self.log.batches.try_send(full).is_err() {
             self.log.dropped.fetch_add(count, Ordering::Relaxed);
