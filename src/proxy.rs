@@ -4,6 +4,7 @@
 //! (its permit, its facts for the record, its worker) is in [`Arrival`] and [`Client`].
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,7 +14,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::{CONNECTION, HOST, HeaderValue};
-use http::uri::Authority;
 use http::{Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tokio::net::TcpStream;
@@ -22,13 +22,14 @@ use tokio::time::sleep;
 use crate::config::{self, ProxyProtocol};
 use crate::http::activity::Activity;
 use crate::http::body::ResponseBody;
+use crate::http::forward::{self, Outgoing};
 use crate::http::handshake::{self, Handshake, SEC_WEBSOCKET_PROTOCOL, Strictness};
 use crate::http::headers::{self, Forwarded, Hop};
 use crate::http::open::{Opened, UpstreamLeg, open};
 use crate::http::pool::Pool;
 use crate::http::respond::{self, Drained, Refusal};
-use crate::http::target::HostError;
-use crate::http::{forward, framing, serve, target};
+use crate::http::target::{Asked, HostError};
+use crate::http::{framing, serve, target};
 use crate::lifecycle::phases::{Alive, Drain};
 use crate::listener::accept::Counted;
 use crate::listener::limits::{Full, Limits, Permit};
@@ -129,10 +130,33 @@ struct Client {
     sni: Option<String>,
     /// What its certificate says of it, for the upstream. A session needs it no more.
     identity: RefCell<Option<Rc<Identity>>>,
+    /// Its address without the port, for the upstream, once that was asked for.
+    address: RefCell<Option<HeaderValue>>,
+    /// Which host it asked for last.
+    host: RefCell<Option<Rc<Asked>>>,
     arrival: Arrival,
     worker: Rc<Worker>,
     /// Filled by a request that became a session, for the relay to take over.
     session: RefCell<Option<Session>>,
+}
+
+impl Client {
+    /// Its address without the port, as a header has it.
+    fn address(&self) -> HeaderValue {
+        let written = || {
+            let address = self.arrival.client.ip().to_string();
+            // Digits, letters, dots and colons.
+            HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("unknown"))
+        };
+        self.address.borrow_mut().get_or_insert_with(written).clone()
+    }
+
+    /// Gives back what only requests need.
+    fn forget_requests(&self) {
+        self.identity.take();
+        self.address.take();
+        self.host.take();
+    }
 }
 
 /// What a session needs besides the client's own leg.
@@ -213,6 +237,8 @@ async fn begin(
         facts: Rc::new(facts),
         sni,
         identity: RefCell::new(identity.map(Rc::new)),
+        address: RefCell::default(),
+        host: RefCell::default(),
         arrival,
         worker: worker.clone(),
         session: RefCell::new(None),
@@ -228,6 +254,7 @@ async fn begin(
     // Boxed like the TLS handshake, so that neither has room for both.
     let let_go = Box::pin(let_go).await;
     let Session { upstream, meaningful_reserved, route, record, permit } = client.session.take()?;
+    client.forget_requests();
     let Some(let_go) = let_go else {
         record.ended(EndedBy::Client, "gone before its handshake was answered");
         return None;
@@ -246,37 +273,76 @@ async fn begin(
 }
 
 /// Answers one request, and puts it on record whatever comes of it.
-async fn answer(
+fn answer(
     request: Request<Incoming>,
     activity: Rc<Activity>,
     client: Rc<Client>,
-) -> Response<ResponseBody> {
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
     let record = Record::begin(&client.worker.log, &client.facts);
-    let response = match carry(request, &activity, &client, &record).await {
-        Ok(response) => response,
-        Err(refusal) => respond::with(&refusal, &record),
-    };
-    record.answered(response.status().as_u16());
-    let mut response = response.map(|body| body.on_behalf_of(record, activity.clone()));
-    // Whoever asks again is to find another process (RFC 9112 §9.6).
-    if client.worker.drain.is_draining() && !activity.is_switched() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    // Here already, so that the future, which is made anew for each request, has no room for all
+    // that a head is judged by.
+    let accepted = accept(request, &client, &record);
+    async move {
+        let carried = match accepted {
+            Ok(accepted) => carry(accepted, &activity, &client, &record).await,
+            Err(refusal) => Err(refusal),
+        };
+        let response = carried.unwrap_or_else(|refusal| respond::with(&refusal, &record));
+        record.answered(response.status().as_u16());
+        let mut response = response.map(|body| body.on_behalf_of(record, activity.clone()));
+        // Whoever asks again is to find another process (RFC 9112 §9.6).
+        if client.worker.drain.is_draining() && !activity.is_switched() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
     }
-    response
 }
 
-/// Carries one request from its head to the answer; a handshake's session is left with the client
-/// for the relay.
+/// What a client of HTTP/1.0 may leave out.
+static NO_HOST: HeaderValue = HeaderValue::from_static("");
+
+/// Carries one request on and the answer back; a handshake's session is left with the client for
+/// the relay.
 async fn carry(
-    mut request: Request<Incoming>,
+    accepted: Accepted,
     activity: &Activity,
     client: &Rc<Client>,
     record: &Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
-    let host = target::host_of(&request);
+    let Accepted { asking, route } = accepted;
+    match asking {
+        // Boxed, so that an ordinary request does not carry along what only this takes.
+        Asking::Session(asking) => {
+            Box::pin(open_session(asking, &route, activity, client, record)).await
+        }
+        Asking::Ordinary(outgoing) => {
+            forward::forward(outgoing, &route.upstream, &client.worker.pool, record).await
+        }
+    }
+}
+
+/// A request that is to be carried out.
+struct Accepted {
+    asking: Asking,
+    route: Arc<Route>,
+}
+
+/// What is asked for, as the upstream is to have it.
+enum Asking {
+    Session(Box<(Request<()>, Handshake)>),
+    Ordinary(Box<Outgoing>),
+}
+
+/// Judges a request by its head.
+fn accept(
+    request: Request<Incoming>,
+    client: &Client,
+    record: &Record,
+) -> Result<Accepted, Refusal> {
+    let host = target::host_of(&request, client.host.take());
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let host_text = host.as_ref().map_or("", |host| host.as_ref().map_or("", Authority::as_str));
-    record.asked(request.method(), host_text, target);
+    let authority = host.as_ref().ok().and_then(Option::as_ref).map(|host| &host.authority);
+    record.asked(request.method(), authority, target);
 
     if let Some(full) = client.arrival.refusal {
         return Err(Refusal::Full(full));
@@ -286,18 +352,17 @@ async fn carry(
         return Err(Refusal::Connect);
     }
     target::check_form(request.uri())?;
-    let host_name = host.as_ref().map_or("", |host| host.host()).to_ascii_lowercase();
-    // The root's dot makes it no other host (RFC 3986 §3.2.2).
-    let host_name = host_name.strip_suffix('.').map_or(host_name.as_str(), |name| name).to_owned();
-    check_direction(&host_name, client)?;
+    client.host.replace(host.clone());
+    let host_name = host.as_ref().map_or("", |host| host.name.as_str());
+    check_direction(host_name, client)?;
     if let Some(port) = client.arrival.entrance.redirect_to {
         if host_name.is_empty() {
             return Err(HostError::Missing.into());
         }
-        return Err(redirect(&request, &host_name, port));
+        return Err(redirect(&request, host_name, port));
     }
     let running = client.worker.running.load();
-    let route = running.table.find(&host_name, request.uri().path())?.ok_or(Refusal::NoRoute)?;
+    let route = running.table.find(host_name, request.uri().path())?.ok_or(Refusal::NoRoute)?;
     record.routed(&route.counters, &route.upstream.name);
 
     let (mut head, body) = request.into_parts();
@@ -312,44 +377,42 @@ async fn carry(
     if let (Some(_), Some(origins)) = (&handshake, &route.config.origins) {
         let is_secure = client.arrival.entrance.tls
             || client.arrival.is_trusted && headers::says_https(&head.headers);
-        origins.check(&head.headers, host.as_ref(), is_secure)?;
+        let asked = host.as_ref().map(|host| &host.authority);
+        origins.check(&head.headers, asked, is_secure)?;
     }
     let hop = if handshake.is_some() { Hop::Handshake } else { Hop::Ordinary };
 
-    let own_host = host.as_ref().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-    let asked_host = own_host.unwrap_or(HeaderValue::from_static(""));
+    let asked_host = host.as_ref().map_or(&NO_HOST, |host| &host.header);
     let is_tls = client.arrival.entrance.tls;
-    let (peer, is_trusted) = (client.arrival.client, client.arrival.is_trusted);
+    let address = client.address();
+    let is_trusted = client.arrival.is_trusted;
     let identity = client.identity.borrow().clone();
     let identity = identity.as_deref();
-    let forwarded = Forwarded { client: peer, is_trusted, is_tls, host: &asked_host, identity };
+    let forwarded = Forwarded { client: &address, is_trusted, is_tls, host: asked_host, identity };
     headers::to_upstream(&mut head.headers, forwarded, hop);
-    let sent_host = route.upstream.config.host.clone().unwrap_or(asked_host.clone());
-    head.headers.insert(HOST, sent_host);
+    let sent_host = route.upstream.config.host.as_ref().unwrap_or(asked_host);
+    if head.headers.get(HOST) != Some(sent_host) {
+        head.headers.insert(HOST, sent_host.clone());
+    }
     head.uri = target::origin_form(&head.uri);
     head.version = http::Version::HTTP_11;
-    request = Request::from_parts(head, body);
+    let mut request = Request::from_parts(head, body);
     // hyper has put the wish to upgrade there; it is ours to grant, and not the upstream's.
     drop(hyper::upgrade::on(&mut request));
-
-    match handshake {
-        Some(handshake) => {
-            let request = request.map(|_no_body| ());
-            open_session(request, &handshake, route, activity, client, record).await
-        }
+    let asking = match handshake {
+        Some(handshake) => Asking::Session(Box::new((request.map(|_no_body| ()), handshake))),
         None => {
             let body_timeout = running.per_connection.body_timeout;
-            let pool = &client.worker.pool;
             let addresses = client.arrival.addresses();
-            forward::forward(request, &route.upstream, pool, body_timeout, addresses, record).await
+            Asking::Ordinary(Box::new(Outgoing::new(request, body_timeout, addresses, record)))
         }
-    }
+    };
+    Ok(Accepted { asking, route: route.clone() })
 }
 
 /// Repeats the handshake to the upstream, and leaves the session with the client.
 async fn open_session(
-    request: Request<()>,
-    handshake: &Handshake,
+    asking: Box<(Request<()>, Handshake)>,
     route: &Arc<Route>,
     activity: &Activity,
     client: &Rc<Client>,
@@ -368,7 +431,8 @@ async fn open_session(
     }
     turn.used();
     let addresses = client.arrival.addresses();
-    let opened = open(request, handshake, &route.upstream, addresses, record).await?;
+    let (request, handshake) = *asking;
+    let opened = open(request, &handshake, &route.upstream, addresses, record).await?;
     let (upstream, answer) = match opened {
         Opened::Session(upstream, answer) => (upstream, answer),
         Opened::Refused(answer) => return Ok(answer),

@@ -1,5 +1,6 @@
 //! Ordinary requests: to an endpoint and back, bodies streaming both ways.
 
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,53 +25,89 @@ use crate::upstream::endpoint::{Endpoint, InFlight};
 /// How long a body is held back for an upstream's `100 (Continue)`; many never say it.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
-/// Carries a request of the client of these `addresses`, whose headers are those for the upstream
-/// already, to an endpoint, and returns the answer with its headers made for the client. Dropping
-/// it closes the connection to the endpoint.
+/// A request on its way out. Boxed, as one that waits for its answer is no longer here, and
+/// futures are made and moved for each.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// `None` while it is being sent.
+    request: Option<Request<RequestBody>>,
+    /// What it takes to send it once more, where that may be done.
+    copy: Option<Request<()>>,
+    progress: Progress,
+    /// How long its body may pause.
+    body_timeout: Duration,
+    /// Whose it is.
+    addresses: Addresses,
+}
+
+impl Outgoing {
+    /// A request of the client of these `addresses`, whose headers are those for the upstream
+    /// already, and whose body may not pause for longer than `body_timeout`.
+    pub fn new(
+        request: Request<Incoming>,
+        body_timeout: Duration,
+        addresses: Addresses,
+        record: &Record,
+    ) -> Self {
+        let (mut head, incoming) = request.into_parts();
+        if !incoming.is_end_stream() && !head.headers.contains_key(CONTENT_LENGTH) {
+            // hyper takes a GET or HEAD that says nothing of a body for one without.
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        let can_be_repeated = incoming.is_end_stream() && is_idempotent(&head.method);
+        let copy = can_be_repeated.then(|| repeatable(&head));
+        let (mut body, progress) = RequestBody::new(incoming, record.clone());
+        let opener = expects_continue(&head.headers).then(|| body.hold_back());
+        let mut request = Request::from_parts(head, body);
+        if let Some(opener) = &opener {
+            open_on_continue(&mut request, opener);
+        }
+        Self { request: Some(request), copy, progress, body_timeout, addresses }
+    }
+}
+
+/// Carries a request to an endpoint, and returns the answer with its headers made for the client.
+/// Dropping it closes the connection to the endpoint.
 ///
 /// # Errors
 ///
 /// [`Refusal`] where no endpoint could be reached, or none answered.
 pub async fn forward(
-    request: Request<Incoming>,
+    mut outgoing: Box<Outgoing>,
     upstream: &Arc<Upstream>,
     pool: &Rc<Pool>,
-    body_timeout: Duration,
-    addresses: Addresses,
     record: &Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
-    let (mut head, incoming) = request.into_parts();
-    if !incoming.is_end_stream() && !head.headers.contains_key(CONTENT_LENGTH) {
-        // hyper takes a GET or HEAD that says nothing of a body for one without.
-        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    let can_be_repeated = incoming.is_end_stream() && is_idempotent(&head.method);
-    let copy = can_be_repeated.then(|| repeatable(&head));
-    let (mut body, progress) = RequestBody::new(incoming, record.clone());
-    let opener = expects_continue(&head.headers).then(|| body.hold_back());
-    let mut request = Request::from_parts(head, body);
-    if let Some(opener) = &opener {
-        open_on_continue(&mut request, opener);
-    }
-
     // A connection that began with the client's address is for nobody else.
     let pool = upstream.config.send_proxy_protocol.is_none().then_some(pool);
     let mut tried = Vec::new();
     loop {
-        let (mut way, is_fresh) = reach(upstream, pool, &mut tried, addresses, record).await?;
-        let answer = way.connection.sender.try_send_request(request);
-        match in_time(answer, upstream.config.handshake_timeout, body_timeout, &progress).await {
-            Ok(Ok(answer)) => return finish(answer, way, pool, progress),
+        let next = upstream.choose(&tried);
+        let kept = next.as_ref().and_then(|endpoint| keep_on(endpoint, pool, record));
+        let (mut way, is_fresh) = match kept {
+            Some(way) => (way, false),
+            // Boxed, so that a request for which there is a connection does not carry along what it
+            // takes to make one.
+            None => {
+                Box::pin(reach(next, upstream, pool, &mut tried, outgoing.addresses, record))
+                    .await?
+            }
+        };
+        let request = outgoing.request.take().expect("it is put back before the next try");
+        let answer = pin!(way.connection.sender.try_send_request(request));
+        let limit = upstream.config.handshake_timeout;
+        match in_time(answer, limit, outgoing.body_timeout, &outgoing.progress).await {
+            Ok(Ok(answer)) => return finish(answer, way, pool, outgoing.progress),
             Err(late) => {
                 way.connection.close();
                 return Err(late);
             }
-            Ok(Err(_)) if progress.is_broken() => {
+            Ok(Err(_)) if outgoing.progress.is_broken() => {
                 way.connection.close();
                 return Err(Refusal::Malformed("its body cannot be read".into()));
             }
             Ok(Err(failure)) => {
-                request = again(failure, copy.as_ref(), record)?;
+                outgoing.request = Some(again(failure, outgoing.copy.as_ref(), record)?);
                 // A kept connection that the endpoint closed meanwhile says nothing against it.
                 if is_fresh {
                     tried.push(way.in_flight.endpoint().clone());
@@ -89,9 +126,17 @@ struct Way {
     in_flight: InFlight,
 }
 
-/// Finds a connection: one that was kept in the pool, or a fresh one (then `true`), to another
-/// endpoint where dialling the first one failed.
+/// The way to `endpoint` by a connection that was kept in the pool.
+fn keep_on(endpoint: &Arc<Endpoint>, pool: Option<&Rc<Pool>>, record: &Record) -> Option<Way> {
+    let connection = pool?.take(endpoint)?;
+    record.endpoint(&endpoint.name);
+    Some(Way { connection, in_flight: endpoint.begin() })
+}
+
+/// Finds a connection to `next`: a fresh one (then `true`) where none was kept, to another endpoint
+/// where dialling failed.
 async fn reach(
+    mut next: Option<Arc<Endpoint>>,
     upstream: &Arc<Upstream>,
     pool: Option<&Rc<Pool>>,
     tried: &mut Vec<Arc<Endpoint>>,
@@ -99,12 +144,12 @@ async fn reach(
     record: &Record,
 ) -> Result<(Way, bool), Refusal> {
     let mut last = None;
-    while let Some(endpoint) = upstream.choose(tried) {
+    while let Some(endpoint) = next {
+        if let Some(way) = keep_on(&endpoint, pool, record) {
+            return Ok((way, false));
+        }
         record.endpoint(&endpoint.name);
         let in_flight = endpoint.begin();
-        if let Some(connection) = pool.and_then(|pool| pool.take(&endpoint)) {
-            return Ok((Way { connection, in_flight }, false));
-        }
         match dial(&endpoint, upstream, addresses).await {
             Ok(stream) => {
                 let connection = Connection::over(stream).await.map_err(Refusal::Broken)?;
@@ -117,6 +162,7 @@ async fn reach(
                     return Err(Refusal::Unreached(error));
                 }
                 last = Some(error);
+                next = upstream.choose(tried);
             }
         }
     }
@@ -154,13 +200,12 @@ fn again(
 /// # Errors
 ///
 /// [`Refusal::Slow`] for the upstream, [`Refusal::SlowBody`] for the client.
-async fn in_time<T>(
-    answer: impl Future<Output = T>,
+async fn in_time<F: Future>(
+    mut answer: Pin<&mut F>,
     limit: Duration,
     body_timeout: Duration,
     progress: &Progress,
-) -> Result<T, Refusal> {
-    let mut answer = std::pin::pin!(answer);
+) -> Result<F::Output, Refusal> {
     let began = Instant::now();
     let mut deadline = began + limit.min(body_timeout);
     loop {

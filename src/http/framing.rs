@@ -44,16 +44,16 @@ pub enum FramingError {
 /// [`FramingError`] for an answer that others may read in another way.
 pub fn check_answer(headers: &mut HeaderMap) -> Result<(), FramingError> {
     check_coding(headers).map_err(|UnknownCoding| FramingError::Coding)?;
-    let lengths: Vec<&str> = tokens(headers, &CONTENT_LENGTH).collect();
-    match lengths.as_slice() {
-        [] => {}
-        [..] if headers.contains_key(TRANSFER_ENCODING) => return Err(FramingError::TwoLengths),
-        [_] => {}
-        [first, ..] => {
-            if let Ok(length) = HeaderValue::from_str(first) {
-                headers.insert(CONTENT_LENGTH, length);
-            }
-        }
+    let mut lengths = tokens(headers, &CONTENT_LENGTH);
+    let Some(first) = lengths.next() else { return Ok(()) };
+    if headers.contains_key(TRANSFER_ENCODING) {
+        return Err(FramingError::TwoLengths);
+    }
+    if lengths.next().is_some()
+        && let Ok(length) = HeaderValue::from_str(first)
+    {
+        drop(lengths);
+        headers.insert(CONTENT_LENGTH, length);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! `X-Forwarded-*` are added, and who the client is by its certificate; everything that belongs to
 //! the application passes as it came.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName,
@@ -27,8 +27,8 @@ const UPGRADE_OPTION: HeaderValue = HeaderValue::from_static("Upgrade");
 /// What a connection tells about its client, for `X-Forwarded-*`.
 #[derive(Debug, Clone, Copy)]
 pub struct Forwarded<'a> {
-    /// The peer's address.
-    pub client: SocketAddr,
+    /// The peer's address, without its port.
+    pub client: &'a HeaderValue,
     /// Whether what the peer says of its own client is believed.
     pub is_trusted: bool,
     /// Whether the connection has TLS.
@@ -70,6 +70,18 @@ pub fn to_client(head: &mut response::Parts, hop: Hop) {
 
 /// Removes what was meant for this hop only (RFC 9110 §7.6.1), and says what holds on the next.
 fn end_hop(headers: &mut HeaderMap, hop: Hop) {
+    // Most heads have none of them, and one look at the names is less than one for each of them.
+    if headers.keys().any(|name| is_for_one_hop(name.as_str())) {
+        remove_hop(headers);
+    }
+    if hop == Hop::Handshake {
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(CONNECTION, UPGRADE_OPTION);
+        headers.insert(UPGRADE, WEBSOCKET);
+    }
+}
+
+fn remove_hop(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         // RFC 9112 §6.3: it overrides the length, which is not true any more.
         headers.remove(CONTENT_LENGTH);
@@ -81,28 +93,22 @@ fn end_hop(headers: &mut HeaderMap, hop: Hop) {
             headers.remove(name);
         }
     }
-    for name in [CONNECTION, TE, UPGRADE, TRANSFER_ENCODING] {
-        headers.remove(name);
-    }
-    // The last one belongs to an upgrade to HTTP/2 (RFC 7540 §3.2.1), which is none of ours.
-    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
-        headers.remove(name);
-    }
-    if hop == Hop::Handshake {
-        headers.remove(CONTENT_LENGTH);
-        headers.insert(CONNECTION, UPGRADE_OPTION);
-        headers.insert(UPGRADE, WEBSOCKET);
-    }
+    remove_all(headers, is_for_one_hop);
+}
+
+/// Whether a name is always one of this hop.
+fn is_for_one_hop(name: &str) -> bool {
+    matches!(name, "connection" | "te" | "upgrade" | "transfer-encoding")
+        // The last one belongs to an upgrade to HTTP/2 (RFC 7540 §3.2.1), which is none of ours.
+        || matches!(name, "keep-alive" | "proxy-connection" | "http2-settings")
 }
 
 /// Removes from a body's trailers what only a head may say (RFC 9110 §6.5.1): an upstream that takes
 /// them for headers is to read nothing there that was removed from the head, or that we say.
 pub fn end_hop_of_trailers(trailers: &mut HeaderMap) {
     let is_only_for_heads = |name: &str| {
-        [HOST, CONTENT_LENGTH, CONNECTION, TE, UPGRADE, TRANSFER_ENCODING, VIA]
-            .iter()
-            .any(|known| known == name)
-            || matches!(name, "keep-alive" | "proxy-connection" | "http2-settings")
+        [HOST, CONTENT_LENGTH, VIA].iter().any(|known| known == name)
+            || is_for_one_hop(name)
             || is_forwarding(name)
             || is_identity(name)
             || is_misread(name)
@@ -132,21 +138,25 @@ fn forward(headers: &mut HeaderMap, forwarded: Forwarded<'_>) {
         headers.insert(X_CLIENT_SUBJECT, identity.subject.clone());
         headers.insert(CLIENT_CERT, identity.certificate.clone());
     }
-    let client = forwarded.client.ip().to_string();
-    let mut chain = String::new();
-    for before in headers.get_all(&X_FORWARDED_FOR) {
-        chain.push_str(&String::from_utf8_lossy(before.as_bytes()));
-        chain.push_str(", ");
+    let client = forwarded.client.clone();
+    if is_trusted && headers.contains_key(&X_FORWARDED_FOR) {
+        let mut chain = Vec::new();
+        for before in headers.get_all(&X_FORWARDED_FOR) {
+            chain.extend_from_slice(before.as_bytes());
+            chain.extend_from_slice(b", ");
+        }
+        chain.extend_from_slice(client.as_bytes());
+        // Values one behind the other are one.
+        headers.insert(X_FORWARDED_FOR, HeaderValue::try_from(chain).unwrap_or(client));
+    } else {
+        headers.insert(X_FORWARDED_FOR, client);
     }
-    chain.push_str(&client);
-    if let Ok(chain) = HeaderValue::from_str(&chain) {
-        headers.insert(X_FORWARDED_FOR, chain);
-    }
-    if !headers.contains_key(&X_FORWARDED_PROTO) {
+    if !is_trusted || !headers.contains_key(&X_FORWARDED_PROTO) {
         let proto = if forwarded.is_tls { "https" } else { "http" };
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     }
-    if !headers.contains_key(&X_FORWARDED_HOST) && !forwarded.host.is_empty() {
+    let is_host_told = is_trusted && headers.contains_key(&X_FORWARDED_HOST);
+    if !is_host_told && !forwarded.host.is_empty() {
         headers.insert(X_FORWARDED_HOST, forwarded.host.clone());
     }
 }
@@ -208,15 +218,16 @@ pub(super) mod tests {
         for (name, value) in list {
             map.append(
                 HeaderName::from_static(name),
-                HeaderValue::from_str(value).expect("a header value"),
+                HeaderValue::from_bytes(value.as_bytes()).expect("a header value"),
             );
         }
         map
     }
 
+    static CLIENT: HeaderValue = HeaderValue::from_static("192.0.2.7");
+
     fn forwarded(host: &HeaderValue, is_trusted: bool) -> Forwarded<'_> {
-        let client = ([192, 0, 2, 7], 5).into();
-        Forwarded { client, is_trusted, is_tls: true, host, identity: None }
+        Forwarded { client: &CLIENT, is_trusted, is_tls: true, host, identity: None }
     }
 
     fn sent(list: &[(&'static str, &str)], is_trusted: bool, hop: Hop) -> HeaderMap {
@@ -299,6 +310,14 @@ pub(super) mod tests {
         assert_eq!(sent["x-forwarded-for"], "198.51.100.1, 192.0.2.7");
         assert_eq!(sent["x-forwarded-proto"], "http");
         assert_eq!(sent["x-forwarded-host"], "outer.example.org");
+    }
+
+    #[test]
+    fn several_lines_of_a_trusted_peer_become_one() {
+        let told = [("x-forwarded-for", "\u{e9}, 198.51.100.1"), ("x-forwarded-for", "unknown")];
+        let sent = sent(&told, true, Hop::Ordinary);
+        let chains: Vec<_> = sent.get_all("x-forwarded-for").iter().collect();
+        assert_eq!(chains, ["\u{e9}, 198.51.100.1, unknown, 192.0.2.7"]);
     }
 
     #[test]

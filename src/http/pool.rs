@@ -2,7 +2,7 @@
 //! pool per worker, so there is no lock; a WebSocket owns its connection and never comes here.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -116,6 +116,10 @@ impl AsyncWrite for StillReadable {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = slices {
+            // A head alone, as most are: one slice is less work for the kernel than a list of one.
+            return self.poll_write(cx, only);
+        }
         let this = self.get_mut();
         let len = slices.iter().map(|slice| slice.len()).sum();
         if this.is_refusing {
@@ -143,12 +147,21 @@ impl AsyncWrite for StillReadable {
 }
 
 /// The idle connections of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool {
     /// By the address of the endpoint's [`Arc`], which the connections keep alive.
-    idle: RefCell<HashMap<usize, Vec<Idle>>>,
+    idle: RefCell<BTreeMap<usize, Vec<Idle>>>,
     /// What was opened before this was opened under another configuration.
     cleared: Cell<Option<Instant>>,
+    /// When it was last swept, which is as exact as the age of what is idle need be.
+    swept: Cell<Instant>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        let swept = Cell::new(Instant::now());
+        Self { idle: RefCell::default(), cleared: Cell::default(), swept }
+    }
 }
 
 #[derive(Debug)]
@@ -163,7 +176,7 @@ impl Pool {
     pub fn take(&self, endpoint: &Arc<Endpoint>) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&key(endpoint))?;
-        kept.retain(|idle| !idle.connection.sender.is_closed());
+        // One that was closed by the endpoint is not ready either, and is for the sweep.
         let at = kept.iter().rposition(|idle| idle.connection.sender.is_ready())?;
         Some(kept.remove(at).connection)
     }
@@ -176,16 +189,23 @@ impl Pool {
         }
         let mut idle = self.idle.borrow_mut();
         let kept = idle.entry(key(endpoint)).or_default();
+        if kept.len() == MOST_IDLE {
+            kept.retain(|idle| !idle.connection.sender.is_closed());
+        }
         if kept.len() < MOST_IDLE {
-            let since = Instant::now();
+            let since = self.swept.get();
             kept.push(Idle { connection, since, _endpoint: endpoint.clone() });
         }
     }
 
     /// Lets go of what has been idle for too long or was closed by the endpoint.
     pub fn sweep(&self) {
+        let now = Instant::now();
+        self.swept.set(now);
         self.idle.borrow_mut().retain(|_, kept| {
-            kept.retain(|idle| !idle.connection.sender.is_closed() && idle.since.elapsed() < IDLE);
+            kept.retain(|idle| {
+                !idle.connection.sender.is_closed() && now.duration_since(idle.since) < IDLE
+            });
             !kept.is_empty()
         });
     }

@@ -59,15 +59,14 @@ pub async fn serve<A, F>(
 ) -> Option<LetGo>
 where
     A: Fn(Request<Incoming>, Rc<Activity>) -> F,
-    F: Future<Output = Response<ResponseBody>>,
+    F: Future<Output = Result<Response<ResponseBody>, Infallible>>,
 {
     let activity = Rc::new(Activity::new());
     let watched = Watched { stream, activity: activity.clone() };
     let service = service_fn(|request| {
         activity.asked();
-        let answer = answer(request, activity.clone());
         // hyper wants to move it while it is polled.
-        Box::pin(async { Ok::<_, Infallible>(answer.await) })
+        Box::pin(answer(request, activity.clone()))
     });
     let head_bytes = usize::try_from(limits.header_bytes.bytes()).unwrap_or(BUFFER_BYTES);
     let mut connection = http1::Builder::new()

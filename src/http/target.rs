@@ -1,6 +1,8 @@
 //! What a request is for: its target and its host (RFC 9112 §3.2).
 
-use http::header::HOST;
+use std::rc::Rc;
+
+use http::header::{HOST, HeaderValue};
 use http::uri::Authority;
 use http::{Request, Uri, Version};
 
@@ -46,17 +48,52 @@ pub enum HostError {
     Malformed,
 }
 
+/// The host that a request is for. A connection keeps it, since its next request is nearly always
+/// for the same.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// With its port, as it was written.
+    pub authority: Authority,
+    /// The same for a header.
+    pub header: HeaderValue,
+    /// As routes and certificates have it: without its port, in lower case, and without the dot of
+    /// the root, which makes it no other host (RFC 3986 §3.2.2).
+    pub name: String,
+}
+
+impl From<Authority> for Asked {
+    fn from(authority: Authority) -> Self {
+        // Whatever may be in an authority may be in a header.
+        let header = HeaderValue::from_str(authority.as_str());
+        let header = header.unwrap_or(HeaderValue::from_static(""));
+        let mut name = authority.host().to_ascii_lowercase();
+        if name.ends_with('.') {
+            name.pop();
+        }
+        Self { authority, header, name }
+    }
+}
+
 /// The host that a request is for: that of its target where it has one (RFC 9112 §3.2.2), else
-/// its `Host`. HTTP/1.0 may do without; `None` then.
+/// its `Host`. HTTP/1.0 may do without; `None` then. `before` is that of the request before.
 ///
 /// # Errors
 ///
 /// [`HostError`] for no host, several, or none that can be read.
-pub fn host_of<B>(request: &Request<B>) -> Result<Option<Authority>, HostError> {
+pub fn host_of<B>(
+    request: &Request<B>,
+    before: Option<Rc<Asked>>,
+) -> Result<Option<Rc<Asked>>, HostError> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(HostError::Several);
+    }
+    let target = request.uri().authority();
+    if let (Some(host), Some(before), None) = (host, before, target)
+        && before.header == host
+    {
+        return Ok(Some(before));
     }
     let host = host.map(|host| {
         let authority = Authority::try_from(host.as_bytes()).map_err(|_| HostError::Malformed)?;
@@ -67,10 +104,15 @@ pub fn host_of<B>(request: &Request<B>) -> Result<Option<Authority>, HostError> 
     if host.is_none() && request.version() == Version::HTTP_11 {
         return Err(HostError::Missing);
     }
-    match request.uri().authority() {
-        Some(authority) => without_user(authority.clone()).map(Some),
-        None => Ok(host),
-    }
+    let authority = match target {
+        // A copy, which does not hold the buffer that the request was read into.
+        Some(authority) => {
+            let copy = Authority::try_from(authority.as_str()).map_err(|_| HostError::Malformed)?;
+            Some(without_user(copy)?)
+        }
+        None => host,
+    };
+    Ok(authority.map(|authority| Rc::new(authority.into())))
 }
 
 fn without_user(authority: Authority) -> Result<Authority, HostError> {
@@ -99,7 +141,12 @@ mod tests {
             for host in hosts {
                 request = request.header(HOST, *host);
             }
-            host_of(&request.body(()).expect("a request"))
+            let request = request.body(()).expect("a request");
+            let asked = host_of(&request, None);
+            // As that of the request before, it is the same.
+            let before = asked.clone().ok().flatten();
+            assert_eq!(host_of(&request, before), asked);
+            asked.map(|asked| asked.map(|asked| asked.authority.clone()))
         };
         let host = |text: &str| Ok(Some(text.parse::<Authority>().expect("an authority")));
         assert_eq!(request("/", &["a:80"]), host("a:80"));
@@ -110,6 +157,24 @@ mod tests {
         assert_eq!(request("/", &["a", "a"]), Err(HostError::Several));
         assert_eq!(request("/", &["a/b"]), Err(HostError::Malformed));
         assert_eq!(request("/", &["user@a"]), Err(HostError::Malformed));
+    }
+
+    #[test]
+    fn a_host_is_another_one_than_before_if_it_is_written_otherwise() {
+        let request = |uri: &str, host: &str| {
+            Request::builder().uri(uri).header(HOST, host).body(()).expect("a request")
+        };
+        let name = |uri, host, before| {
+            let asked = host_of(&request(uri, host), Some(before)).expect("a host");
+            asked.expect("a host").name.clone()
+        };
+        let before = || {
+            let asked = host_of(&request("/", "a:80"), None).expect("a host");
+            asked.expect("a host")
+        };
+        assert_eq!(name("/", "a:80", before()), "a");
+        assert_eq!(name("/", "B.:81", before()), "b");
+        assert_eq!(name("http://c", "a:80", before()), "c");
     }
 
     #[test]

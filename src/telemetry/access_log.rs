@@ -15,10 +15,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use time::OffsetDateTime;
 
 use super::metrics::Metrics;
-use super::redact;
+use super::record::time_text;
+use super::{digits, redact};
 use crate::config::{self, LogFormat};
 
 /// Batches that may wait for the writer.
@@ -193,32 +193,50 @@ pub struct WorkerLog {
     clock: Clock,
 }
 
-/// Writes the time of a line; the part that changes once a second is kept.
-#[derive(Debug, Default)]
+/// The time of a line: RFC 3339 in UTC, to the millisecond.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stamp([u8; 24]);
+
+impl Stamp {
+    /// As text.
+    pub(super) fn as_str(&self) -> &str {
+        // It is ASCII.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+/// Tells the time; the part that changes once a second is kept.
+#[derive(Debug)]
 struct Clock {
-    second: Cell<i64>,
-    shown: RefCell<String>,
+    /// Since 1970, of what is shown.
+    second: Cell<Option<u64>>,
+    shown: Cell<[u8; 24]>,
 }
 
 impl Clock {
-    /// RFC 3339 in UTC, to the millisecond.
-    fn now(&self) -> String {
-        let now = OffsetDateTime::from(SystemTime::now());
-        let mut shown = self.shown.borrow_mut();
-        if self.second.replace(now.unix_timestamp()) != now.unix_timestamp() || shown.is_empty() {
-            let (year, month, day) = now.to_calendar_date();
-            let (hour, minute, second) = now.to_hms();
-            let month = u8::from(month);
-            *shown = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+    fn new() -> Self {
+        Self { second: Cell::new(None), shown: Cell::new(*b"0000-00-00T00:00:00.000Z") }
+    }
+
+    fn now(&self) -> Stamp {
+        let now = SystemTime::now();
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut shown = self.shown.get();
+        if self.second.replace(Some(since.as_secs())) != Some(since.as_secs()) {
+            let seconds = "0000-00-00T00:00:00".len();
+            // Longer only from the year 10000 on.
+            shown[..seconds].copy_from_slice(&time_text(now).as_bytes()[..seconds]);
+            self.shown.set(shown);
         }
-        format!("{shown}.{:03}Z", now.millisecond())
+        shown[20..23].copy_from_slice(&digits::four(since.subsec_millis().into())[1..]);
+        Stamp(shown)
     }
 }
 
 impl WorkerLog {
     /// The end of the worker with this number.
     pub fn new(log: AccessLog, metrics: Arc<Metrics>, worker: usize) -> Rc<Self> {
-        let (batch, clock) = (RefCell::default(), Clock::default());
+        let (batch, clock) = (RefCell::default(), Clock::new());
         Rc::new(Self { log, metrics, worker, batch, clock })
     }
 
@@ -237,8 +255,8 @@ impl WorkerLog {
         self.worker
     }
 
-    /// The time, as lines have it: RFC 3339 in UTC, to the millisecond.
-    pub(super) fn now(&self) -> String {
+    /// The time, as lines have it.
+    pub(super) fn now(&self) -> Stamp {
         self.clock.now()
     }
 
@@ -274,7 +292,9 @@ impl WorkerLog {
         if batch.count == 0 {
             return;
         }
-        let full = std::mem::take(&mut *batch);
+        // The next is likely to be as large, and does not have to grow into it.
+        let next = Batch { lines: Vec::with_capacity(batch.lines.len()), count: 0 };
+        let full = std::mem::replace(&mut *batch, next);
         let count = full.count;
         if self.log.batches.try_send(full).is_err() {
             self.log.dropped.fetch_add(count, Ordering::Relaxed);

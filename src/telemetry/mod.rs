@@ -1,7 +1,11 @@
-//! What is told about what happened: one `record` per request, the `access_log` it ends in, the
-//! diagnostics on standard error (`log`), and what none of them may say (`redact`).
+//! What is told about what happened: one `record` per request, the `line` of the `access_log` that
+//! it ends in, the diagnostics on standard error (`log`), and what none of them may say
+//! (`redact`).
 
 pub mod access_log;
+pub mod digits;
+mod json;
+mod line;
 pub mod log;
 pub mod metrics;
 pub mod process;

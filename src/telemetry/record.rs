@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::Method;
-use serde::Serialize;
+use http::uri::Authority;
 use time::OffsetDateTime;
 
 use super::access_log::WorkerLog;
+use super::line::{Line, SessionLine};
 use super::metrics::{Carried, RouteCounters, Shard, TlsVersion};
 use super::redact;
 use crate::admin::snapshot::SessionInfo;
@@ -44,8 +45,7 @@ pub struct TlsFacts {
 }
 
 /// Who ended a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EndedBy {
     /// The client.
     Client,
@@ -241,8 +241,9 @@ impl Record {
     }
 
     /// What was asked for. Secrets in the query are left out.
-    pub fn asked(&self, method: &Method, host: &str, path_and_query: &str) {
+    pub fn asked(&self, method: &Method, host: Option<&Authority>, path_and_query: &str) {
         let path = self.0.log.redacted(path_and_query);
+        let host = host.map_or("", Authority::as_str);
         self.0.told.borrow_mut().asked = Asked::new(method, host, &path);
     }
 
@@ -283,13 +284,15 @@ impl Record {
     /// bytes are the session's.
     pub fn opened(&self, subprotocol: Option<String>) {
         let inner = &self.0;
+        let now = Instant::now();
+        let took = now.duration_since(inner.began);
         {
             let mut told = inner.told.borrow_mut();
-            told.opened = Some(Instant::now());
+            told.opened = Some(now);
             told.subprotocol = subprotocol.map(|name| redact::subprotocol(&name).into());
         }
-        inner.count(|counters| counters.shook_hands(101, inner.began.elapsed()));
-        inner.write("open");
+        inner.count(|counters| counters.shook_hands(101, took));
+        inner.write("open", now);
     }
 
     /// Who ended the session and why; the first to say so is right.
@@ -456,86 +459,6 @@ fn why_label(why: &str) -> &'static str {
     WHYS.into_iter().find(|known| *known == beginning).unwrap_or("other")
 }
 
-/// A line of the access log as JSON; the fields of an event that do not apply are absent.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: String,
-    event: &'a str,
-    id: String,
-    client: SocketAddr,
-    listener: SocketAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resumed: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_subject: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    host: &'a str,
-    path: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subprotocol: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    handshake_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duration_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    received_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sent_bytes: Option<u64>,
-    #[serde(flatten)]
-    session: Option<SessionLine<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-}
-
-/// What the line at a session's end says besides. What was not counted, with `frames = "off"`, is
-/// 0; what did not happen is absent.
-#[derive(Serialize)]
-struct SessionLine<'a> {
-    client_to_upstream_bytes: u64,
-    upstream_to_client_bytes: u64,
-    client_to_upstream_messages: u64,
-    upstream_to_client_messages: u64,
-    client_to_upstream_fragments: u64,
-    upstream_to_client_fragments: u64,
-    client_to_upstream_pings: u64,
-    upstream_to_client_pings: u64,
-    client_to_upstream_pongs: u64,
-    upstream_to_client_pongs: u64,
-    pings_to_client: u64,
-    pings_to_upstream: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_rtt_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_rtt_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_close_code: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_close_reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_close_code: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_close_reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    close_code_to_client: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    close_code_to_upstream: Option<u16>,
-    ended_by: EndedBy,
-    why: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    protocol_error: Option<&'a str>,
-}
-
 impl Inner {
     fn count(&self, count: impl FnOnce(&Shard)) {
         if let Ok(told) = self.told.try_borrow()
@@ -560,10 +483,10 @@ impl Inner {
     }
 
     /// Its end, in numbers.
-    fn count_end(&self) {
+    fn count_end(&self, now: Instant) {
         let Ok(told) = self.told.try_borrow() else { return };
         let Some(opened) = told.opened else {
-            let (status, took) = (told.status.unwrap_or(0), self.began.elapsed());
+            let (status, took) = (told.status.unwrap_or(0), now.duration_since(self.began));
             self.count(|counters| match told.is_handshake {
                 true => counters.shook_hands(status, took),
                 false => counters.answered(status, took),
@@ -575,7 +498,7 @@ impl Inner {
             // There is one by now.
             let Some(outcome) = &told.outcome else { return };
             if let Some((by, why)) = &outcome.ended {
-                counters.ended(*by, why_label(why), opened.elapsed());
+                counters.ended(*by, why_label(why), now.duration_since(opened));
             }
             for (side, facts) in
                 [(Side::Client, &outcome.client_close), (Side::Upstream, &outcome.upstream_close)]
@@ -586,17 +509,16 @@ impl Inner {
         });
     }
 
-    fn write(&self, event: &str) {
+    fn write(&self, event: &str, now: Instant) {
         let Ok(told) = self.told.try_borrow() else { return };
-        let line = self.line(event, &told);
+        let line = self.line(event, now, &told);
         self.log.line(|out| match self.log.format() {
             LogFormat::Text => out.extend_from_slice(line.as_text().as_bytes()),
-            // Numbers and strings only, into memory: nothing in it can fail.
-            LogFormat::Json => drop(serde_json::to_writer(out, &line)),
+            LogFormat::Json => line.add_json(out),
         });
     }
 
-    fn line<'a>(&'a self, event: &'a str, told: &'a Told) -> Line<'a> {
+    fn line<'a>(&'a self, event: &'a str, now: Instant, told: &'a Told) -> Line<'a> {
         let (is_open, is_end) = (event == "open", event == "end");
         let since = told.opened.filter(|_| is_end).unwrap_or(self.began);
         let received = self.to_upstream.bytes.get();
@@ -605,7 +527,7 @@ impl Inner {
         Line {
             time: self.log.now(),
             event,
-            id: format!("{:016x}", self.id),
+            id: self.id,
             client: self.facts.client,
             listener: self.facts.listener,
             tls: self.facts.tls.as_ref().map(|tls| tls.version.name()),
@@ -619,8 +541,8 @@ impl Inner {
             upstream: told.upstream.as_deref(),
             endpoint: told.endpoint.as_deref(),
             subprotocol: told.subprotocol.as_deref(),
-            handshake_ms: told.opened.map(|opened| millis(opened.duration_since(self.began))),
-            duration_ms: (!is_open).then(|| millis(since.elapsed())),
+            handshake: told.opened.map(|opened| opened.duration_since(self.began)),
+            duration: (!is_open).then(|| now.duration_since(since)),
             received_bytes: (!is_open && !is_end).then_some(received),
             sent_bytes: (!is_open && !is_end).then_some(sent),
             session: outcome.filter(|_| is_end).and_then(|outcome| self.session(told, outcome)),
@@ -646,8 +568,8 @@ impl Inner {
             upstream_to_client_pongs: down.pongs,
             pings_to_client: client.pings,
             pings_to_upstream: upstream.pings,
-            client_rtt_ms: client.round_trip.map(millis),
-            upstream_rtt_ms: upstream.round_trip.map(millis),
+            client_rtt: client.round_trip,
+            upstream_rtt: upstream.round_trip,
             client_close_code: client_close.said.as_ref().and_then(code_seen),
             client_close_reason: client_close.said.as_ref().and_then(reason_given),
             upstream_close_code: upstream_close.said.as_ref().and_then(code_seen),
@@ -669,53 +591,6 @@ fn reason_given(said: &Said) -> Option<&str> {
     Some(said.reason.as_str()).filter(|reason| !reason.is_empty())
 }
 
-impl Line<'_> {
-    /// The same for eyes: what matters first, absent things left out.
-    fn as_text(&self) -> String {
-        let mut parts = vec![self.time.clone(), format!("{:<7}", self.event), self.id.clone()];
-        parts.push(self.client.to_string());
-        parts.extend(self.client_subject.map(|subject| format!("<{subject}>")));
-        if let Some(method) = self.method {
-            parts.push(format!("{method} {}{}", self.host, self.path));
-        }
-        parts.extend(self.status.map(|status| status.to_string()));
-        parts.extend(self.endpoint.map(|endpoint| format!("-> {endpoint}")));
-        parts.extend(self.tls.map(|version| format!("TLS {version}")));
-        parts.extend(self.subprotocol.map(|name| format!("subprotocol {name}")));
-        let took = self.duration_ms.or(self.handshake_ms);
-        parts.extend(took.map(|millis| format!("{millis}ms")));
-        let bytes = self.received_bytes.zip(self.sent_bytes);
-        parts.extend(bytes.map(|(up, down)| format!("up {up}B down {down}B")));
-        if let Some(session) = &self.session {
-            session.add_text(&mut parts);
-        }
-        parts.extend(self.reason.map(|reason| format!("({reason})")));
-        parts.join(" ")
-    }
-}
-
-impl SessionLine<'_> {
-    fn add_text(&self, parts: &mut Vec<String>) {
-        let way = |name, bytes, messages| format!("{name} {bytes}B in {messages} messages");
-        parts.push(way("up", self.client_to_upstream_bytes, self.client_to_upstream_messages));
-        parts.push(way("down", self.upstream_to_client_bytes, self.upstream_to_client_messages));
-        let round_trip = |name, millis| format!("{name} rtt {millis}ms");
-        parts.extend(self.client_rtt_ms.map(|millis| round_trip("client", millis)));
-        parts.extend(self.upstream_rtt_ms.map(|millis| round_trip("upstream", millis)));
-        let close = |name, code, reason: Option<&str>| match reason {
-            Some(reason) => format!("{name} close {code} {reason:?}"),
-            None => format!("{name} close {code}"),
-        };
-        let (client, upstream) = (self.client_close_code, self.upstream_close_code);
-        parts.extend(client.map(|code| close("client", code, self.client_close_reason)));
-        parts.extend(upstream.map(|code| close("upstream", code, self.upstream_close_reason)));
-        parts.extend(self.close_code_to_client.map(|code| close("to client", code, None)));
-        parts.extend(self.close_code_to_upstream.map(|code| close("to upstream", code, None)));
-        parts.push(format!("ended by {}: {}", self.ended_by.name(), self.why));
-        parts.extend(self.protocol_error.map(|error| format!("protocol error of the {error}")));
-    }
-}
-
 impl Drop for Inner {
     fn drop(&mut self) {
         let told = self.told.get_mut();
@@ -726,8 +601,9 @@ impl Drop for Inner {
         } else if told.status.is_none() {
             told.outcome().reason.get_or_insert_with(|| "the client went away".into());
         }
-        self.count_end();
-        self.write(if is_session { "end" } else { "request" });
+        let now = Instant::now();
+        self.count_end(now);
+        self.write(if is_session { "end" } else { "request" }, now);
     }
 }
 
@@ -746,6 +622,6 @@ pub fn seconds(duration: Duration) -> f64 {
 }
 
 /// Milliseconds with three digits behind the point.
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }

@@ -27,6 +27,9 @@ const SHORT_SECRETS: [&str; 5] = ["key", "sig", "pwd", "pass", "sid"];
 
 /// The path and query as they may be logged; `more` are further secret keys, in lower case.
 pub(super) fn query(path_and_query: &str, more: &[String]) -> String {
+    if !path_and_query.contains('=') {
+        return path_and_query.to_owned();
+    }
     let mut shown = String::with_capacity(path_and_query.len());
     let (path, query) = match path_and_query.split_once('?') {
         Some((path, query)) => (path, Some(query)),
