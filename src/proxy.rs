@@ -128,8 +128,8 @@ struct Client {
     facts: Rc<ClientFacts>,
     /// The name it asked for in the TLS handshake.
     sni: Option<String>,
-    /// What its certificate says of it, for the upstream. A session needs it no more.
-    identity: RefCell<Option<Rc<Identity>>>,
+    /// What its certificate says of it, for the upstream.
+    identity: Option<Identity>,
     /// Its address without the port, for the upstream, once that was asked for.
     address: RefCell<Option<HeaderValue>>,
     /// Which host it asked for last.
@@ -149,13 +149,6 @@ impl Client {
             HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("unknown"))
         };
         self.address.borrow_mut().get_or_insert_with(written).clone()
-    }
-
-    /// Gives back what only requests need.
-    fn forget_requests(&self) {
-        self.identity.take();
-        self.address.take();
-        self.host.take();
     }
 }
 
@@ -236,7 +229,7 @@ async fn begin(
     let client = Rc::new(Client {
         facts: Rc::new(facts),
         sni,
-        identity: RefCell::new(identity.map(Rc::new)),
+        identity,
         address: RefCell::default(),
         host: RefCell::default(),
         arrival,
@@ -254,7 +247,6 @@ async fn begin(
     // Boxed like the TLS handshake, so that neither has room for both.
     let let_go = Box::pin(let_go).await;
     let Session { upstream, meaningful_reserved, route, record, permit } = client.session.take()?;
-    client.forget_requests();
     let Some(let_go) = let_go else {
         record.ended(EndedBy::Client, "gone before its handshake was answered");
         return None;
@@ -386,8 +378,7 @@ fn accept(
     let is_tls = client.arrival.entrance.tls;
     let address = client.address();
     let is_trusted = client.arrival.is_trusted;
-    let identity = client.identity.borrow().clone();
-    let identity = identity.as_deref();
+    let identity = client.identity.as_ref();
     let forwarded = Forwarded { client: &address, is_trusted, is_tls, host: asked_host, identity };
     headers::to_upstream(&mut head.headers, forwarded, hop);
     let sent_host = route.upstream.config.host.as_ref().unwrap_or(asked_host);

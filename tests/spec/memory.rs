@@ -2,7 +2,7 @@
 
 use futures_util::stream::{self, StreamExt};
 
-use crate::support::{BOTH, Proxy, Served, eventually, within};
+use crate::support::{Over, Proxy, Served, eventually, within};
 
 /// Moments after a crowd of sessions has gone, the process has given back most of what it had taken for them.
 #[tokio::test]
@@ -11,14 +11,14 @@ async fn a_crowd_that_has_gone_leaves_its_memory_to_others() {
     let upstream = Served::echo().await;
     let proxy = Proxy::to(upstream.endpoint()).await;
     let open = |count: usize| {
-        let session = |n: usize| proxy.websocket(BOTH[n % 2], "/");
+        let session = |_| proxy.websocket(Over::Tls, "/");
         within(
             "the sessions to open",
             stream::iter(0..count).map(session).buffer_unordered(16).collect::<Vec<_>>(),
         )
     };
-    // Every worker has what is made once.
-    drop(open(32).await);
+    // Every worker has what is made once. So few leave nothing that is worth looking for.
+    drop(open(200).await);
     eventually("the first sessions to end", || upstream.open() == 0).await;
     let before = proxy.memory_kib("RssAnon");
 
@@ -28,7 +28,7 @@ async fn a_crowd_that_has_gone_leaves_its_memory_to_others() {
     assert!(grown > 4 * 1024, "{grown} KiB are too few to show anything");
     drop(sessions);
     eventually("the memory to be given back", || {
-        proxy.memory_kib("RssAnon") <= before + grown * 3 / 10
+        proxy.memory_kib("RssAnon") <= before + grown * 4 / 10
     })
     .await;
 }
