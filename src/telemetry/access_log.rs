@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 
 use super::metrics::Metrics;
 use super::record::time_text;
-use super::{digits, redact};
+use super::redact;
 use crate::config::{self, LogFormat};
 
 /// Batches that may wait for the writer.
@@ -231,7 +231,11 @@ impl Clock {
             shown[..seconds].copy_from_slice(&time_text(now).as_bytes()[..seconds]);
             self.shown.set(shown);
         }
-        shown[20..23].copy_from_slice(&digits::four(since.subsec_millis().into())[1..]);
+        let millis = since.subsec_millis();
+        for (place, digit) in [100, 10, 1].into_iter().zip(&mut shown[20..23]) {
+            // A digit fits.
+            *digit = b'0' + (millis / place % 10) as u8;
+        }
         Stamp(shown)
     }
 }

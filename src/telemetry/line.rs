@@ -3,38 +3,60 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 use super::access_log::Stamp;
-use super::json::{Object, name};
 use super::record::{EndedBy, millis};
 
 /// What a line says; what does not apply to an event is absent.
+#[derive(Serialize)]
 pub(super) struct Line<'a> {
+    #[serde(serialize_with = "as_text")]
     pub(super) time: Stamp,
     pub(super) event: &'a str,
+    #[serde(serialize_with = "in_hex")]
     pub(super) id: u64,
     pub(super) client: SocketAddr,
     pub(super) listener: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) resumed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) client_subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) method: Option<&'a str>,
     pub(super) host: &'a str,
     pub(super) path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) route: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) upstream: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) endpoint: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) subprotocol: Option<&'a str>,
+    #[serde(rename = "handshake_ms", serialize_with = "in_millis")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) handshake: Option<Duration>,
+    #[serde(rename = "duration_ms", serialize_with = "in_millis")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) duration: Option<Duration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) received_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sent_bytes: Option<u64>,
+    #[serde(flatten)]
     pub(super) session: Option<SessionLine<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<&'a str>,
 }
 
 /// What the line at a session's end says besides. What was not counted, with `frames = "off"`, is
 /// 0; what did not happen is absent.
+#[derive(Serialize)]
 pub(super) struct SessionLine<'a> {
     pub(super) client_to_upstream_bytes: u64,
     pub(super) upstream_to_client_bytes: u64,
@@ -48,16 +70,28 @@ pub(super) struct SessionLine<'a> {
     pub(super) upstream_to_client_pongs: u64,
     pub(super) pings_to_client: u64,
     pub(super) pings_to_upstream: u64,
+    #[serde(rename = "client_rtt_ms", serialize_with = "in_millis")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) client_rtt: Option<Duration>,
+    #[serde(rename = "upstream_rtt_ms", serialize_with = "in_millis")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) upstream_rtt: Option<Duration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) client_close_code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) client_close_reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) upstream_close_code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) upstream_close_reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) close_code_to_client: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) close_code_to_upstream: Option<u16>,
+    #[serde(serialize_with = "by_name")]
     pub(super) ended_by: EndedBy,
     pub(super) why: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) protocol_error: Option<&'a str>,
 }
 
@@ -68,32 +102,8 @@ impl Line<'_> {
     /// As JSON, at the end of `out`.
     pub(super) fn add_json(&self, out: &mut Vec<u8>) {
         out.reserve(USUAL_BYTES);
-        let mut json = Object::begin(out);
-        json.text(name!("time"), self.time.as_str());
-        json.text(name!("event"), self.event);
-        json.hex(name!("id"), self.id);
-        json.address(name!("client"), self.client);
-        json.address(name!("listener"), self.listener);
-        json.text(name!("tls"), self.tls);
-        json.flag(name!("resumed"), self.resumed);
-        json.text(name!("client_subject"), self.client_subject);
-        json.text(name!("method"), self.method);
-        json.text(name!("host"), self.host);
-        json.text(name!("path"), self.path);
-        json.number(name!("status"), self.status.map(u64::from));
-        json.text(name!("route"), self.route);
-        json.text(name!("upstream"), self.upstream);
-        json.text(name!("endpoint"), self.endpoint);
-        json.text(name!("subprotocol"), self.subprotocol);
-        json.millis(name!("handshake_ms"), self.handshake);
-        json.millis(name!("duration_ms"), self.duration);
-        json.number(name!("received_bytes"), self.received_bytes);
-        json.number(name!("sent_bytes"), self.sent_bytes);
-        if let Some(session) = &self.session {
-            session.add_json(&mut json);
-        }
-        json.text(name!("reason"), self.reason);
-        json.end();
+        // Into memory, and texts and numbers are all there is: nothing in it can fail.
+        let _ = serde_json::to_writer(out, self);
     }
 
     /// The same for eyes: what matters first, absent things left out.
@@ -125,32 +135,6 @@ impl Line<'_> {
 }
 
 impl SessionLine<'_> {
-    fn add_json(&self, json: &mut Object<'_>) {
-        json.number(name!("client_to_upstream_bytes"), self.client_to_upstream_bytes);
-        json.number(name!("upstream_to_client_bytes"), self.upstream_to_client_bytes);
-        json.number(name!("client_to_upstream_messages"), self.client_to_upstream_messages);
-        json.number(name!("upstream_to_client_messages"), self.upstream_to_client_messages);
-        json.number(name!("client_to_upstream_fragments"), self.client_to_upstream_fragments);
-        json.number(name!("upstream_to_client_fragments"), self.upstream_to_client_fragments);
-        json.number(name!("client_to_upstream_pings"), self.client_to_upstream_pings);
-        json.number(name!("upstream_to_client_pings"), self.upstream_to_client_pings);
-        json.number(name!("client_to_upstream_pongs"), self.client_to_upstream_pongs);
-        json.number(name!("upstream_to_client_pongs"), self.upstream_to_client_pongs);
-        json.number(name!("pings_to_client"), self.pings_to_client);
-        json.number(name!("pings_to_upstream"), self.pings_to_upstream);
-        json.millis(name!("client_rtt_ms"), self.client_rtt);
-        json.millis(name!("upstream_rtt_ms"), self.upstream_rtt);
-        json.number(name!("client_close_code"), self.client_close_code.map(u64::from));
-        json.text(name!("client_close_reason"), self.client_close_reason);
-        json.number(name!("upstream_close_code"), self.upstream_close_code.map(u64::from));
-        json.text(name!("upstream_close_reason"), self.upstream_close_reason);
-        json.number(name!("close_code_to_client"), self.close_code_to_client.map(u64::from));
-        json.number(name!("close_code_to_upstream"), self.close_code_to_upstream.map(u64::from));
-        json.text(name!("ended_by"), self.ended_by.name());
-        json.text(name!("why"), self.why);
-        json.text(name!("protocol_error"), self.protocol_error);
-    }
-
     fn add_text(&self, parts: &mut Vec<String>) {
         let way = |name, bytes, messages| format!("{name} {bytes}B in {messages} messages");
         parts.push(way("up", self.client_to_upstream_bytes, self.client_to_upstream_messages));
@@ -170,4 +154,20 @@ impl SessionLine<'_> {
         parts.push(format!("ended by {}: {}", self.ended_by.name(), self.why));
         parts.extend(self.protocol_error.map(|error| format!("protocol error of the {error}")));
     }
+}
+
+fn as_text<S: Serializer>(time: &Stamp, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(time.as_str())
+}
+
+fn in_hex<S: Serializer>(id: &u64, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{id:016x}"))
+}
+
+fn in_millis<S: Serializer>(took: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    took.map(millis).serialize(to)
+}
+
+fn by_name<S: Serializer>(who: &EndedBy, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(who.name())
 }

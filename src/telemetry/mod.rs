@@ -3,8 +3,6 @@
 //! (`redact`).
 
 pub mod access_log;
-pub mod digits;
-mod json;
 mod line;
 pub mod log;
 pub mod metrics;
