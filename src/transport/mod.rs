@@ -124,6 +124,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // One piece goes out cheaper with send(2), and nearly all of what rustls writes is one.
+        if let [only] = slices {
+            return self.poll_write(cx, only);
+        }
         on_either!(self, stream => Pin::new(stream).poll_write_vectored(cx, slices))
     }
 
