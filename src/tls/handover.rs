@@ -214,7 +214,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
 
 /// What was read of a record whose rest has not come yet. Holds no memory while that is nothing.
 #[derive(Debug, Default)]
-struct Tail {
+pub struct Tail {
     partial: Vec<u8>,
 }
 
@@ -222,8 +222,13 @@ struct Tail {
 const HEADER_BYTES: usize = 5;
 
 impl Tail {
+    /// What was read behind the last whole record.
+    pub fn partial(&self) -> &[u8] {
+        &self.partial
+    }
+
     /// So much more was read.
-    fn read(&mut self, mut bytes: &[u8]) {
+    pub fn read(&mut self, mut bytes: &[u8]) {
         while !self.partial.is_empty() {
             let lacking = whole_len(&self.partial).unwrap_or(HEADER_BYTES) - self.partial.len();
             if lacking == 0 {
@@ -258,8 +263,34 @@ fn whole_len(record: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tokio::task::yield_now;
 
     use super::*;
+
+    /// They take turns, one is given up half-way, and one is of TLS 1.2 and comes to no secrets.
+    #[tokio::test]
+    async fn handshakes_on_one_thread_keep_their_secrets_apart() {
+        let handshake = |byte| {
+            noting(async move {
+                Notary.log(CLIENT_SECRET, &[], &[byte; 32]);
+                yield_now().await;
+                Notary.log(SERVER_SECRET, &[], &[byte + 1; 32]);
+                yield_now().await;
+            })
+        };
+        let mut given_up = Box::pin(handshake(5));
+        assert!(futures_util::poll!(given_up.as_mut()).is_pending());
+        drop(given_up);
+        let others = async { tokio::join!(handshake(1), noting(yield_now()), handshake(3)) };
+        let (((), one), ((), none), ((), three)) = others.await;
+        for (secrets, byte) in [(one, 1), (three, 3)] {
+            assert!(secrets.client.is_some());
+            assert_eq!(secrets.client, Secret::new(&[byte; 32]));
+            assert_eq!(secrets.server, Secret::new(&[byte + 1; 32]));
+        }
+        assert_eq!((none.client, none.server), (None, None));
+        NOTED.with_borrow(|left| assert!(left.client.is_none() && left.server.is_none()));
+    }
 
     proptest! {
         /// However the bytes come, what is remembered is what lies behind the last whole record.

@@ -40,6 +40,7 @@ mod strict;
 mod support;
 mod systemd;
 mod tls;
+mod tls_records;
 mod tls_strict;
 mod upgrade_confusion;
 mod wscat;

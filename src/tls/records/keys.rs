@@ -40,23 +40,16 @@ impl ContentType {
     pub(super) const APPLICATION_DATA: Self = Self(23);
 }
 
-/// A traffic secret of TLS 1.3, of as many bytes as the hash of the suite has.
+/// A traffic secret of TLS 1.3, of as many bytes as the hash of the suite has. It stays in its
+/// place when its owner moves, so that nothing of it is left behind when it is wiped.
 #[derive(Clone)]
-pub struct Secret {
-    bytes: Zeroizing<[u8; SECRET_BYTES]>,
-    len: u8,
-}
+#[cfg_attr(test, derive(PartialEq, Eq))]
+pub struct Secret(Zeroizing<Box<[u8]>>);
 
 impl Secret {
     /// Takes it down. `None` if it is longer than that of any suite.
     pub fn new(secret: &[u8]) -> Option<Self> {
-        let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
-        bytes.get_mut(..secret.len())?.copy_from_slice(secret);
-        Some(Self { bytes, len: u8::try_from(secret.len()).ok()? })
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        (secret.len() <= SECRET_BYTES).then(|| Self(Zeroizing::new(secret.into())))
     }
 
     /// HKDF-Expand-Label without a context (RFC 8446 §7.1).
@@ -74,7 +67,10 @@ impl Secret {
             return Err(RecordError::Crypto);
         };
         let info = [&length.to_be_bytes()[..], &[label_len], PREFIX, label, &[0]];
-        Prk::new_less_safe(suite.hash(), self.as_slice())
+        if self.0.len() != suite.secret_bytes() {
+            return Err(RecordError::Crypto);
+        }
+        Prk::new_less_safe(suite.hash(), &self.0)
             .expand(&info, Length(out.len()))
             .and_then(|expanded| expanded.fill(out))
             .map_err(|_| RecordError::Crypto)
@@ -83,7 +79,7 @@ impl Secret {
     /// The secret behind the next generation of keys (RFC 8446 §7.2).
     fn next(&self, suite: Suite) -> Result<Self, RecordError> {
         let mut next = self.clone();
-        self.expand(suite, b"traffic upd", &mut next.bytes[..usize::from(self.len)])?;
+        self.expand(suite, b"traffic upd", &mut next.0)?;
         Ok(next)
     }
 }
@@ -96,9 +92,12 @@ impl fmt::Debug for Secret {
 
 /// How records are sealed. In TLS 1.3 it also says which hash keys are derived with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Suite {
+pub enum Suite {
+    /// AES-GCM with a key of 16 bytes, and SHA-256.
     Aes128Gcm,
+    /// AES-GCM with a key of 32 bytes, and SHA-384.
     Aes256Gcm,
+    /// ChaCha20-Poly1305, and SHA-256.
     ChaCha20Poly1305,
 }
 
@@ -115,6 +114,13 @@ impl Suite {
         match self {
             Self::Aes128Gcm | Self::ChaCha20Poly1305 => HKDF_SHA256,
             Self::Aes256Gcm => HKDF_SHA384,
+        }
+    }
+
+    fn secret_bytes(self) -> usize {
+        match self {
+            Self::Aes128Gcm | Self::ChaCha20Poly1305 => 32,
+            Self::Aes256Gcm => SECRET_BYTES,
         }
     }
 
@@ -136,7 +142,7 @@ enum Protocol {
 }
 
 /// The keys of one direction.
-pub(super) struct Keys {
+pub struct Keys {
     key: LessSafeKey,
     iv: [u8; NONCE_LEN],
     /// Records that were sealed or opened with this key.
@@ -157,6 +163,21 @@ impl Keys {
         (sequence, traffic): (u64, ConnectionTrafficSecrets),
     ) -> Result<Self, RecordError> {
         let (suite, key, iv) = parts(&traffic)?;
+        Self::of_tls12(suite, key, iv, sequence)
+    }
+
+    /// Of a TLS 1.2 connection: what its key block has for one direction, all twelve bytes of the
+    /// nonce in `iv`, and how many records went that way.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Crypto`] for a key of another length than the suite's.
+    pub fn of_tls12(
+        suite: Suite,
+        key: &[u8],
+        iv: [u8; NONCE_LEN],
+        sequence: u64,
+    ) -> Result<Self, RecordError> {
         let is_nonce_explicit = suite != Suite::ChaCha20Poly1305;
         Self::new(suite, key, iv, sequence, Protocol::Tls12 { is_nonce_explicit })
     }
@@ -175,7 +196,11 @@ impl Keys {
     }
 
     /// Those that follow from a secret of TLS 1.3, at their beginning.
-    pub(super) fn of(suite: Suite, secret: Secret) -> Result<Self, RecordError> {
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Crypto`] for a secret of another length than the suite's hash.
+    pub fn of(suite: Suite, secret: Secret) -> Result<Self, RecordError> {
         let (key, iv) = derive(suite, &secret)?;
         let key = &key[..suite.algorithm().key_len()];
         Self::new(suite, key, iv, 0, Protocol::Tls13(secret))
@@ -262,6 +287,9 @@ impl Keys {
         let content_len = out.len().checked_sub(HEADER_BYTES).ok_or(RecordError::Crypto)?;
         let content_len = u16::try_from(content_len).map_err(|_| RecordError::Crypto)?;
         let nonce = self.nonce();
+        if out.len() != self.sealed_len(plain.len()) {
+            return Err(RecordError::Crypto);
+        }
         let (header, content) = out.split_at_mut(HEADER_BYTES);
         let outer = match self.protocol {
             Protocol::Tls12 { .. } => kind,
@@ -283,7 +311,7 @@ impl Keys {
                 )
             }
             Protocol::Tls12 { is_nonce_explicit } => {
-                let aad = Aad::from(self.tls12_aad(kind, plain.len())?);
+                let aad = Aad::from(self.tls12_aad([kind.0, 3, 3], plain.len())?);
                 let explicit = if is_nonce_explicit { EXPLICIT_NONCE_BYTES } else { 0 };
                 let (explicit, content) = content.split_at_mut(explicit);
                 explicit.copy_from_slice(&nonce[NONCE_LEN - explicit.len()..]);
@@ -307,27 +335,30 @@ impl Keys {
         record: &[u8],
         out: &mut [u8],
     ) -> Result<(ContentType, usize), RecordError> {
-        let (header, content) = record.split_at_checked(HEADER_BYTES).ok_or(RecordError::Mac)?;
+        let (header, content) =
+            record.split_first_chunk::<HEADER_BYTES>().ok_or(RecordError::Mac)?;
+        let type_and_version = [header[0], header[1], header[2]];
         let outer = ContentType(header[0]);
+        // Whatever it is, it is not sealed (RFC 8446 §5).
+        if self.is_tls13() && outer != ContentType::APPLICATION_DATA {
+            return Err(RecordError::Unexpected);
+        }
         let sealed_len = content.len().checked_sub(TAG_BYTES).ok_or(RecordError::Mac)?;
         let (sealed, tag) = content.split_at(sealed_len);
         match self.protocol {
             Protocol::Tls13(_) => {
-                if outer != ContentType::APPLICATION_DATA {
-                    return Err(RecordError::Unexpected);
-                }
                 let nonce = Nonce::assume_unique_for_key(self.nonce());
                 let out = out.get_mut(..sealed_len).ok_or(RecordError::Crypto)?;
                 let opened =
                     self.key.open_separate_gather(nonce, Aad::from(header), sealed, tag, out);
                 opened.map_err(|_| RecordError::Mac)?;
                 self.sequence += 1;
-                // Padding (RFC 8446 §5.4).
-                let last = out.iter().rposition(|byte| *byte != 0);
-                let last = last.ok_or(RecordError::Unexpected)?;
-                if last > PLAIN_BYTES {
+                // Padding, which counts as well (RFC 8446 §5.4).
+                if out.len() > PLAIN_BYTES + 1 {
                     return Err(RecordError::Overflow);
                 }
+                let last = out.iter().rposition(|byte| *byte != 0);
+                let last = last.ok_or(RecordError::Unexpected)?;
                 Ok((ContentType(out[last]), last))
             }
             Protocol::Tls12 { is_nonce_explicit } => {
@@ -339,7 +370,7 @@ impl Keys {
                     nonce[NONCE_LEN - EXPLICIT_NONCE_BYTES..].copy_from_slice(explicit);
                     sealed = rest;
                 }
-                let aad = Aad::from(self.tls12_aad(outer, sealed.len())?);
+                let aad = Aad::from(self.tls12_aad(type_and_version, sealed.len())?);
                 let nonce = Nonce::assume_unique_for_key(nonce);
                 let out = out.get_mut(..sealed.len()).ok_or(RecordError::Crypto)?;
                 let opened = self.key.open_separate_gather(nonce, aad, sealed, tag, out);
@@ -366,11 +397,11 @@ impl Keys {
     }
 
     /// RFC 5246 §6.2.3.3.
-    fn tls12_aad(&self, kind: ContentType, len: usize) -> Result<[u8; 13], RecordError> {
+    fn tls12_aad(&self, type_and_version: [u8; 3], len: usize) -> Result<[u8; 13], RecordError> {
         let len = u16::try_from(len).map_err(|_| RecordError::Overflow)?;
         let mut aad = [0; 13];
         aad[..8].copy_from_slice(&self.sequence.to_be_bytes());
-        aad[8..11].copy_from_slice(&[kind.0, 3, 3]);
+        aad[8..11].copy_from_slice(&type_and_version);
         aad[11..].copy_from_slice(&len.to_be_bytes());
         Ok(aad)
     }

@@ -18,8 +18,8 @@ use std::mem;
 use rustls::{Connection, ProtocolVersion};
 
 pub use buffer::{Buffer, READ_BYTES};
-pub use keys::Secret;
-use keys::{ContentType, HEADER_BYTES, Keys, PLAIN_BYTES};
+use keys::{ContentType, HEADER_BYTES, PLAIN_BYTES};
+pub use keys::{Keys, Secret, Suite};
 
 /// One side of a TLS connection after its handshake.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub struct Records {
     waiting: Vec<u8>,
     /// How the peer's direction ended.
     end: Option<Result<(), RecordError>>,
+    /// Whether we have said our last: `close_notify`, or a fatal alert.
+    is_over: bool,
     patience: Patience,
 }
 
@@ -83,6 +85,9 @@ pub enum RecordError {
     /// Content that cannot be read.
     #[error("a TLS message after the handshake cannot be read")]
     Malformed,
+    /// A value that means nothing.
+    #[error("a TLS message after the handshake says what it may not")]
+    Illegal,
     /// Too much of what leads nowhere: changes of keys, empty records, warnings.
     #[error("too many TLS records without content")]
     Fruitless,
@@ -107,6 +112,7 @@ impl RecordError {
             Self::Mac => Some(20),
             Self::Overflow => Some(22),
             Self::Unexpected | Self::Fruitless => Some(10),
+            Self::Illegal => Some(47),
             Self::Malformed => Some(50),
             Self::KeysUsedUp | Self::Crypto => Some(80),
             Self::Alert(_) | Self::Handshake(_) => None,
@@ -153,16 +159,27 @@ const HELLO_REQUEST: u8 = 0;
 const CLIENT_HELLO: u8 = 1;
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
+
+/// What they come to.
+#[derive(Debug, Clone, Copy)]
+enum Post {
+    KeyUpdate,
+    Ticket,
+    Renegotiation,
+}
+
 /// Type and length.
 const MESSAGE_HEADER_BYTES: usize = 4;
-/// A ticket has 64 KiB at the most; beside it there are extensions, as long again (RFC 8446 §4.6.1).
-const MESSAGE_BYTES: usize = (1 << 17) + 16;
+/// The longest that one may be: a ticket has two parts of 64 KiB at the most, and so has a
+/// ClientHello (RFC 8446 §4.6.1, §4.1.2); what else is in them is short.
+const MESSAGE_BYTES: usize = (1 << 17) + 512;
 
 impl Records {
     /// Takes a connection apart whose handshake is done. `partial` is the beginning of a record
     /// whose rest was not read yet, `secrets` are those of its handshake.
     ///
-    /// A connection that has failed is taken over as well: its end says why.
+    /// A connection that has failed is taken over as well: its end says why. A handshake message
+    /// of which rustls has heard one record and not the next is lost; the rest of it is then an end.
     pub fn take_over(
         connection: impl Into<Connection>,
         secrets: Secrets,
@@ -196,40 +213,45 @@ impl Records {
                 break;
             }
         }
-        let mut records = Self {
-            keys: None,
+        let (keys, end) = match end {
+            Some(Err(error)) => (None, Some(Err(error))),
+            end => match keys_of(connection, role, secrets) {
+                Ok(keys) => (Some(keys), end),
+                Err(error) => (None, Some(Err(error))),
+            },
+        };
+        let records = Self {
+            keys,
             role,
             partial,
             message: Vec::new(),
             waiting: Vec::new(),
             end,
+            is_over: false,
             patience: Patience::default(),
         };
-        if !matches!(records.end, Some(Err(_))) {
-            match keys_of(connection, role, secrets) {
-                Ok(keys) => records.keys = Some(keys),
-                Err(error) => records.end = Some(Err(error)),
-            }
-        }
         TakenOver { records, plain, sealed }
     }
 
-    /// The records of one side of a TLS 1.3 connection, from its secrets on.
-    #[cfg(test)]
-    fn new(role: Role, suite: keys::Suite, theirs: Secret, ours: Secret) -> Self {
-        let keys = (
-            Keys::of(suite, theirs).expect("keys to open with"),
-            Keys::of(suite, ours).expect("keys to seal with"),
-        );
+    /// The records of one side of a connection whose handshake was made elsewhere: `theirs` open
+    /// what comes, `ours` seal what goes.
+    pub fn new(role: Role, theirs: Keys, ours: Keys) -> Self {
         Self {
-            keys: Some(keys),
+            keys: Some((theirs, ours)),
             role,
             partial: Vec::new(),
             message: Vec::new(),
             waiting: Vec::new(),
             end: None,
+            is_over: false,
             patience: Patience::default(),
         }
+    }
+
+    /// How many bytes are held between two calls: parts of a record and of a message, and what
+    /// waits to be written.
+    pub fn held_bytes(&self) -> usize {
+        self.partial.len() + self.message.len() + self.waiting.len()
     }
 
     /// How the peer's direction ended, once it has: by `close_notify` (RFC 8446 §6.1), or by
@@ -323,7 +345,7 @@ impl Records {
                 self.hear_alert(alert)
             }
             ContentType::HANDSHAKE => {
-                if len == 0 || self.message.len() + len > MESSAGE_BYTES {
+                if len == 0 {
                     return Err(RecordError::Unexpected);
                 }
                 self.message.extend_from_slice(content);
@@ -348,65 +370,94 @@ impl Records {
         }
     }
 
-    /// Takes whole messages from what has come of them.
+    /// Takes whole messages from what has come of them. Of one that has not come whole, the header
+    /// is judged as soon as it is there, so that no more is kept than something lawful can have.
     fn hear_messages(&mut self) -> Result<(), RecordError> {
-        let messages = mem::take(&mut self.message);
-        let mut rest = &messages[..];
+        let mut messages = mem::take(&mut self.message);
+        let mut heard = 0;
         while let Some((&[kind, length @ ..], behind)) =
-            rest.split_first_chunk::<MESSAGE_HEADER_BYTES>()
+            messages[heard..].split_first_chunk::<MESSAGE_HEADER_BYTES>()
         {
             let len = u32::from_be_bytes([0, length[0], length[1], length[2]]) as usize;
-            if len > MESSAGE_BYTES - MESSAGE_HEADER_BYTES {
-                return Err(RecordError::Malformed);
-            }
+            let post = self.expect_message(kind, len)?;
             let Some((body, behind)) = behind.split_at_checked(len) else { break };
-            self.hear_message(kind, body, behind.is_empty())?;
-            rest = behind;
+            self.hear_message(post, body, behind.is_empty())?;
+            heard = messages.len() - behind.len();
         }
-        self.message = rest.to_vec();
+        // One in many pieces is not copied with each of them.
+        messages.drain(..heard);
+        if !messages.is_empty() {
+            self.message = messages;
+        }
         Ok(())
     }
 
-    fn hear_message(&mut self, kind: u8, body: &[u8], is_last: bool) -> Result<(), RecordError> {
-        let Some((theirs, _)) = &mut self.keys else { return Err(RecordError::Crypto) };
-        match (theirs.is_tls13(), self.role, kind) {
+    /// What kind of message that is, if it has a place behind the handshake and may be so long.
+    fn expect_message(&self, kind: u8, len: usize) -> Result<Post, RecordError> {
+        let is_tls13 = self.keys.as_ref().is_some_and(|(theirs, _)| theirs.is_tls13());
+        let (message, longest) = match (is_tls13, self.role, kind) {
+            (true, _, KEY_UPDATE) => (Post::KeyUpdate, 1),
+            (true, Role::Client, NEW_SESSION_TICKET) => (Post::Ticket, MESSAGE_BYTES),
+            (false, Role::Client, HELLO_REQUEST) => (Post::Renegotiation, 0),
+            (false, Role::Server, CLIENT_HELLO) => (Post::Renegotiation, MESSAGE_BYTES),
+            _ => return Err(RecordError::Unexpected),
+        };
+        if len > longest { Err(RecordError::Malformed) } else { Ok(message) }
+    }
+
+    fn hear_message(
+        &mut self,
+        message: Post,
+        body: &[u8],
+        is_last: bool,
+    ) -> Result<(), RecordError> {
+        match message {
             // What follows is sealed with the new keys (RFC 8446 §5.1).
-            (true, _, KEY_UPDATE) if !is_last => Err(RecordError::Unexpected),
-            (true, _, KEY_UPDATE) => {
+            Post::KeyUpdate if !is_last => Err(RecordError::Unexpected),
+            Post::KeyUpdate => {
                 let is_answer_wanted = match body {
                     [0] => false,
                     [1] => true,
+                    // RFC 8446 §4.6.3.
+                    [_] => return Err(RecordError::Illegal),
                     _ => return Err(RecordError::Malformed),
                 };
                 endure(&mut self.patience.key_updates)?;
+                let Some((theirs, _)) = &mut self.keys else { return Err(RecordError::Crypto) };
                 theirs.update()?;
                 if is_answer_wanted { self.answer_key_update() } else { Ok(()) }
             }
             // rustls has those that came with the handshake, which do to connect again.
-            (true, Role::Client, NEW_SESSION_TICKET) => Ok(()),
-            (false, Role::Client, HELLO_REQUEST) | (false, Role::Server, CLIENT_HELLO) => {
+            Post::Ticket => Ok(()),
+            Post::Renegotiation => {
                 endure(&mut self.patience.renegotiations)?;
                 self.say(ContentType::ALERT, &[WARNING, NO_RENEGOTIATION])
             }
-            _ => Err(RecordError::Unexpected),
         }
     }
 
     /// One answer does for several wishes (RFC 8446 §4.6.3).
     fn answer_key_update(&mut self) -> Result<(), RecordError> {
-        if !self.waiting.is_empty() {
+        if self.is_over || !self.waiting.is_empty() {
             return Ok(());
         }
         self.say(ContentType::HANDSHAKE, &key_update())?;
         self.keys.as_mut().map_or(Err(RecordError::Crypto), |(_, ours)| ours.update())
     }
 
-    /// Has a record of our own wait to be written.
+    /// Has a record of our own wait to be written, unless we have said our last.
     fn say(&mut self, kind: ContentType, content: &[u8]) -> Result<(), RecordError> {
+        if self.is_over {
+            return Ok(());
+        }
         let Some((_, ours)) = &mut self.keys else { return Err(RecordError::Crypto) };
         let begin = self.waiting.len();
         self.waiting.resize(begin + ours.sealed_len(content.len()), 0);
-        ours.seal(kind, content, &mut self.waiting[begin..])
+        let said = ours.seal(kind, content, &mut self.waiting[begin..]);
+        if said.is_err() {
+            self.waiting.truncate(begin);
+        }
+        said
     }
 
     fn fail(&mut self, error: RecordError) {
@@ -414,22 +465,32 @@ impl Records {
             // Where that cannot be said either, the connection just ends.
             let _ = self.say(ContentType::ALERT, &[FATAL, alert]);
         }
+        // Nothing is said behind a fatal alert, whoever it came from (RFC 8446 §6.2).
+        self.is_over = true;
         self.end = Some(Err(error));
     }
 
-    /// Seals `plain` into full records and appends them to `out`, behind what waits.
+    /// Seals `plain` into full records and appends them to `out`, behind what waits. Behind our own
+    /// `close_notify` it goes nowhere (RFC 8446 §6.1).
     ///
     /// # Errors
     ///
-    /// [`RecordError::KeysUsedUp`]; nothing of `plain` was sealed.
+    /// [`RecordError::KeysUsedUp`]; nothing of `plain` was sealed. Why the connection has failed, if
+    /// it has.
     pub fn seal(&mut self, plain: &[u8], out: &mut Buffer) -> Result<(), RecordError> {
-        if self.has_waiting() {
-            out.append(&self.take_waiting());
-        }
         let Some((_, ours)) = &mut self.keys else { return Err(RecordError::Crypto) };
+        if let Some(Err(error)) = &self.end {
+            return Err(error.clone());
+        }
+        if self.is_over {
+            return Ok(());
+        }
         let records = plain.len().div_ceil(PLAIN_BYTES) as u64;
         if !ours.is_tls13() && !ours.lasts_for(records) {
             return Err(RecordError::KeysUsedUp);
+        }
+        if !self.waiting.is_empty() {
+            out.append(&mem::take(&mut self.waiting));
         }
         for chunk in plain.chunks(PLAIN_BYTES) {
             // Leaves one for the change of keys itself.
@@ -449,10 +510,9 @@ impl Records {
 
     /// Says `close_notify`: nothing of ours will follow.
     pub fn seal_end(&mut self) {
-        // A connection that has failed says nothing more.
-        if !matches!(self.end, Some(Err(_))) {
-            let _ = self.say(ContentType::ALERT, &[WARNING, CLOSE_NOTIFY]);
-        }
+        // Where that cannot be said, the connection just ends.
+        let _ = self.say(ContentType::ALERT, &[WARNING, CLOSE_NOTIFY]);
+        self.is_over = true;
     }
 
     /// Whether records of our own are waiting to be written.

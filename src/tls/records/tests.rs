@@ -13,7 +13,6 @@ use rustls::{
     SupportedCipherSuite,
 };
 
-use super::keys::Suite;
 use super::*;
 use crate::tls::handover::{Notary, noting};
 
@@ -290,6 +289,8 @@ fn our_keys_are_changed_in_time() {
     for _ in 0..10 {
         assert_eq!(pair.say(&said), said);
         assert_eq!(pair.say(b"x"), b"x");
+        let (_, ours) = pair.ours.keys.as_ref().expect("keys");
+        assert!(ours.lasts_for(0), "more than may be sealed");
     }
 }
 
@@ -334,14 +335,21 @@ fn close_notify_is_said_and_heard() {
 /// A peer of ours, to do with its keys what rustls does not.
 fn peers() -> (Records, Records) {
     let secret = |byte| Secret::new(&[byte; 32]).expect("a secret");
-    let ours = Records::new(Role::Server, Suite::Aes128Gcm, secret(1), secret(2));
-    (ours, Records::new(Role::Client, Suite::Aes128Gcm, secret(2), secret(1)))
+    let keys = |byte| Keys::of(Suite::Aes128Gcm, secret(byte)).expect("keys");
+    (Records::new(Role::Server, keys(1), keys(2)), Records::new(Role::Client, keys(2), keys(1)))
+}
+
+/// The same in TLS 1.2.
+fn peers_of_tls12() -> (Records, Records) {
+    let suite = Suite::Aes128Gcm;
+    let keys = |byte| Keys::of_tls12(suite, &[byte; 16], [byte; 12], 0).expect("keys");
+    (Records::new(Role::Server, keys(1), keys(2)), Records::new(Role::Client, keys(2), keys(1)))
 }
 
 #[test]
 fn what_has_no_place_behind_a_handshake_is_an_end() {
     use ContentType as Of;
-    let cases: [(&str, Of, &[u8], RecordError); 11] = [
+    let cases: [(&str, Of, &[u8], RecordError); 15] = [
         ("change_cipher_spec", ContentType(20), &[1], RecordError::Unexpected),
         ("no type that there is", ContentType(99), &[1], RecordError::Unexpected),
         ("a fatal alert", Of::ALERT, &[2, 40], RecordError::Alert(40)),
@@ -351,7 +359,11 @@ fn what_has_no_place_behind_a_handshake_is_an_end() {
         ("an empty handshake record", Of::HANDSHAKE, &[], RecordError::Unexpected),
         ("a ClientHello", Of::HANDSHAKE, &[1, 0, 0, 0], RecordError::Unexpected),
         ("a ticket for a server", Of::HANDSHAKE, &[4, 0, 0, 1, 0], RecordError::Unexpected),
-        ("a KeyUpdate of 2", Of::HANDSHAKE, &[24, 0, 0, 1, 2], RecordError::Malformed),
+        ("a KeyUpdate of 2", Of::HANDSHAKE, &[24, 0, 0, 1, 2], RecordError::Illegal),
+        ("a KeyUpdate of nothing", Of::HANDSHAKE, &[24, 0, 0, 0], RecordError::Malformed),
+        ("a long KeyUpdate", Of::HANDSHAKE, &[24, 0, 0, 2, 0, 0], RecordError::Malformed),
+        ("the header of what has no place", Of::HANDSHAKE, &[1, 1, 0, 0], RecordError::Unexpected),
+        ("the header of a longer KeyUpdate", Of::HANDSHAKE, &[24, 1, 0, 0], RecordError::Malformed),
         (
             "a KeyUpdate with more behind it",
             Of::HANDSHAKE,
@@ -370,6 +382,16 @@ fn what_has_no_place_behind_a_handshake_is_an_end() {
         // And what we say of it can be read.
         theirs.open(&ours.take_waiting(), &mut plain);
         assert_eq!(theirs.end().is_some(), error.alert().is_some(), "{what}");
+    }
+}
+
+/// RFC 8446 §5: what is not sealed is out of its place, and not merely a record that does not open.
+#[test]
+fn a_record_that_nobody_has_sealed_is_unexpected() {
+    for record in [&[20, 3, 3, 0, 1, 1][..], &[21, 3, 3, 0, 2, 1, 0], &[22, 3, 3, 0, 0]] {
+        let (mut ours, _) = peers();
+        ours.open(record, &mut Buffer::new());
+        assert_eq!(ours.end(), Some(&Err(RecordError::Unexpected)));
     }
 }
 
@@ -396,7 +418,7 @@ fn a_handshake_message_may_come_in_pieces_but_not_among_others() {
 /// A message without end is not kept for ever.
 #[test]
 fn an_endless_handshake_message_is_an_end() {
-    let (mut ours, mut theirs) = peers();
+    let (mut theirs, mut ours) = peers();
     let mut plain = Buffer::new();
     let mut said = vec![4, 1, 255, 255];
     said.resize(16_000, 0);
@@ -406,6 +428,66 @@ fn an_endless_handshake_message_is_an_end() {
         assert!(ours.message.len() <= MESSAGE_BYTES);
     }
     assert!(ours.end().is_some());
+}
+
+/// A ticket of 60,000 bytes in as many records: each is put behind the others where they are.
+#[test]
+fn a_handshake_message_in_many_pieces_is_not_copied_with_each() {
+    let (mut theirs, mut ours) = peers();
+    let mut plain = Buffer::new();
+    let mut said = vec![4, 0, 0xEA, 0x60];
+    said.resize(4 + 60_000, 0);
+    let mut moves = 0;
+    for byte in &said {
+        let before = ours.message.capacity();
+        theirs.say(ContentType::HANDSHAKE, &[*byte]).expect("keys");
+        ours.open(&theirs.take_waiting(), &mut plain);
+        moves += u32::from(ours.message.capacity() != before);
+    }
+    assert!(moves < 32, "moved {moves} times");
+    assert_eq!(ours.message.capacity(), 0);
+    assert_eq!(ours.end(), None);
+    theirs.say(ContentType::APPLICATION_DATA, b"behind it").expect("keys");
+    ours.open(&theirs.take_waiting(), &mut plain);
+    assert_eq!(plain.filled(), b"behind it");
+}
+
+/// RFC 8446 §6.1 and §6.2: behind our `close_notify`, and behind a fatal alert of either side, we say
+/// nothing: no data, no answer to a change of keys, no alert and no second end.
+#[test]
+fn nothing_is_said_behind_the_last_word() {
+    let update = [KEY_UPDATE, 0, 0, 1, 1];
+    let mut plain = Buffer::new();
+    let (mut ours, mut theirs) = peers();
+    ours.seal_end();
+    theirs.open(&ours.take_waiting(), &mut plain);
+    assert_eq!(theirs.end(), Some(&Ok(())));
+    assert_eq!(ours.seal(b"late", &mut plain), Ok(()));
+    theirs.say(ContentType::HANDSHAKE, &update).expect("keys");
+    theirs.keys.as_mut().expect("keys").1.update().expect("TLS 1.3");
+    theirs.say(ContentType::APPLICATION_DATA, b"still heard").expect("keys");
+    theirs.say(ContentType::HANDSHAKE, b"").expect("keys");
+    ours.open(&theirs.take_waiting(), &mut plain);
+    ours.seal_end();
+    assert_eq!(plain.filled(), b"still heard");
+    assert_eq!(ours.end(), Some(&Err(RecordError::Unexpected)));
+    assert!(!ours.has_waiting());
+
+    let cases = [
+        (ContentType::ALERT, &[FATAL, 80][..], RecordError::Alert(80)),
+        (ContentType(99), &[1], RecordError::Unexpected),
+    ];
+    for (kind, content, error) in cases {
+        let (mut ours, mut theirs) = peers();
+        theirs.say(kind, content).expect("keys");
+        plain.begin_with(&[]);
+        ours.open(&theirs.take_waiting(), &mut plain);
+        let last = ours.take_waiting();
+        assert_eq!(last.is_empty(), error.alert().is_none());
+        assert_eq!(ours.seal(b"late", &mut plain), Err(error));
+        ours.seal_end();
+        assert_eq!((plain.filled(), ours.has_waiting()), (&b""[..], false));
+    }
 }
 
 /// RFC 8446 §5.1: empty records are legal, and a flood of them is not borne.
@@ -447,25 +529,47 @@ fn padding_is_taken_away() {
     assert_eq!(ours.end(), Some(&Err(RecordError::Unexpected)));
 }
 
+/// RFC 8446 §5.4: padding makes no record longer than it may be.
+#[test]
+fn padding_counts() {
+    for (padding, end) in [(16_384 - 6, None), (16_384 - 5, Some(&Err(RecordError::Overflow)))] {
+        let (mut ours, mut theirs) = peers();
+        let (_, keys) = theirs.keys.as_mut().expect("keys");
+        let mut content = b"padded\x17".to_vec();
+        content.resize(6 + padding, 0);
+        let mut sealed = vec![0; keys.sealed_len(content.len())];
+        keys.seal(ContentType(0), &content, &mut sealed).expect("keys");
+        let mut plain = Buffer::new();
+        ours.open(&sealed, &mut plain);
+        assert_eq!(ours.end(), end, "{padding}");
+    }
+}
+
 /// RFC 8446 §5.2: what may be 2^14 bytes is not one more, and a header that says so is not waited
 /// for.
 #[test]
 fn records_have_a_greatest_length() {
-    let (mut ours, mut theirs) = peers();
-    let (_, keys) = theirs.keys.as_mut().expect("keys");
-    let mut plain = Buffer::new();
-    for (len, end) in [(16_384, None), (16_385, Some(&Err(RecordError::Overflow)))] {
-        let content = payload(len);
-        let mut sealed = vec![0; keys.sealed_len(len)];
-        keys.seal(ContentType::APPLICATION_DATA, &content, &mut sealed).expect("keys");
-        ours.open(&sealed, &mut plain);
-        assert_eq!(ours.end(), end);
-    }
-    assert_eq!(plain.filled().len(), 16_384);
+    let cases = [(peers as fn() -> _, 16_384 + 256), (peers_of_tls12, 16_384 + 2048)];
+    for (peers, longest) in cases {
+        let (mut ours, mut theirs) = peers();
+        let (_, keys) = theirs.keys.as_mut().expect("keys");
+        let mut plain = Buffer::new();
+        for (len, end) in [(16_384, None), (16_385, Some(&Err(RecordError::Overflow)))] {
+            let content = payload(len);
+            let mut sealed = vec![0; keys.sealed_len(len)];
+            keys.seal(ContentType::APPLICATION_DATA, &content, &mut sealed).expect("keys");
+            ours.open(&sealed, &mut plain);
+            assert_eq!(ours.end(), end);
+        }
+        assert_eq!(plain.filled().len(), 16_384);
 
-    let (mut ours, _) = peers();
-    ours.open(&[23, 3, 3, 0x41, 0x01], &mut plain);
-    assert_eq!(ours.end(), Some(&Err(RecordError::Overflow)));
+        for (len, end) in [(longest, None), (longest + 1, Some(&Err(RecordError::Overflow)))] {
+            let (mut ours, _) = peers();
+            let [high, low] = u16::try_from(len).expect("two bytes").to_be_bytes();
+            ours.open(&[23, 3, 3, high, low], &mut plain);
+            assert_eq!(ours.end(), end);
+        }
+    }
 }
 
 /// A HelloRequest, or a ClientHello, in TLS 1.2 (RFC 5246 §7.4.1.1): refused once with a warning,
@@ -485,6 +589,43 @@ fn renegotiation_is_refused() {
     theirs.say(ContentType::HANDSHAKE, &[HELLO_REQUEST, 0, 0, 0]).expect("keys");
     ours.open(&theirs.take_waiting(), &mut plain);
     assert_eq!(ours.end(), Some(&Err(RecordError::Fruitless)));
+}
+
+/// A warning that waits is not lost where there is no room for a message behind it.
+#[test]
+fn what_waits_outlasts_the_keys() {
+    let suite = cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
+    let (client, server, secrets) = shake_hands(suite);
+    let mut theirs = Records::take_over(client, secrets.clone(), Vec::new()).records;
+    let mut ours = Records::take_over(server, secrets, Vec::new()).records;
+    let mut plain = Buffer::new();
+    theirs.say(ContentType::HANDSHAKE, &[CLIENT_HELLO, 0, 0, 0]).expect("keys");
+    ours.open(&theirs.take_waiting(), &mut plain);
+    ours.keys.as_mut().expect("keys").1.limit_to(2);
+    assert_eq!(ours.seal(b"x", &mut plain), Err(RecordError::KeysUsedUp));
+    ours.seal_end();
+    theirs.open(&ours.take_waiting(), &mut plain);
+    assert_eq!(theirs.end(), Some(&Ok(())), "the warning, and the end behind it");
+}
+
+/// The header of a record of TLS 1.2 is covered by its tag, all of it (RFC 5246 §6.2.3.3).
+#[test]
+fn a_record_of_tls_1_2_with_one_bit_changed_does_not_open() {
+    for suite in &SUITES[3..] {
+        let (client, server, secrets) = shake_hands(*suite);
+        let mut theirs = Records::take_over(client, secrets.clone(), Vec::new()).records;
+        let mut ours = Records::take_over(server, secrets, Vec::new()).records;
+        theirs.say(ContentType::APPLICATION_DATA, b"sealed").expect("keys");
+        let record = theirs.take_waiting();
+        let (keys, _) = ours.keys.as_mut().expect("keys");
+        // The length is told by where the record ends.
+        for at in (0..record.len() * 8).filter(|at| !matches!(at / 8, 3 | 4)) {
+            let mut changed = record.clone();
+            changed[at / 8] ^= 1 << (at % 8);
+            assert!(keys.open(&changed, &mut [0; 128]).is_err(), "with bit {at} changed");
+        }
+        assert!(keys.open(&record, &mut [0; 128]).is_ok());
+    }
 }
 
 /// A connection that has failed while HTTP had it is taken over with its end and its alert.

@@ -85,7 +85,7 @@ struct Written {
 }
 
 impl Lines {
-    fn follow(output: impl AsyncRead + Unpin + Send + 'static) -> Lines {
+    pub(crate) fn follow(output: impl AsyncRead + Unpin + Send + 'static) -> Lines {
         let lines = Lines {
             written: Arc::new(watch::Sender::new(Written::default())),
             stop: Arc::new(Notify::new()),

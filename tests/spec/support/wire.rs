@@ -157,6 +157,12 @@ impl Wire {
         sealed
     }
 
+    /// Changes our keys of TLS 1.3, and wants the peer's changed: before what is sent or sealed next.
+    pub(crate) fn change_keys(&mut self) {
+        let tls = self.stream.tls().expect("only TLS has keys");
+        tls.refresh_traffic_keys().expect("TLS 1.3");
+    }
+
     /// The fatal alert with which our side of TLS answers `received`.
     pub(crate) fn alert(&mut self, mut received: &[u8]) -> Vec<u8> {
         let tls = self.stream.tls().expect("only TLS has alerts");
