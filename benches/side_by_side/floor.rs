@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -57,9 +58,13 @@ pub(crate) fn run(arguments: &[String]) -> io::Result<()> {
         epoll::add(&floor.epoll, listener, data, EventFlags::IN)?;
     }
     let mut events = Vec::with_capacity(1024);
+    // Whose turn was over before it had nothing left to read.
+    let mut again = Vec::new();
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     loop {
         events.clear();
-        match epoll::wait(&floor.epoll, spare_capacity(&mut events), None) {
+        let patience = (!again.is_empty()).then_some(&at_once);
+        match epoll::wait(&floor.epoll, spare_capacity(&mut events), patience) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -74,10 +79,14 @@ pub(crate) fn run(arguments: &[String]) -> io::Result<()> {
                 }
                 _ => {
                     let ends = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-                    floor.splice(data as usize, flags.intersects(ends));
+                    let number = data as usize;
+                    if !again.contains(&(number, false)) {
+                        again.push((number, flags.intersects(ends)));
+                    }
                 }
             }
         }
+        again.retain(|&(number, is_ending)| floor.splice(number, is_ending));
     }
 }
 
@@ -153,33 +162,44 @@ impl Floor {
         Ok(Box::new(records))
     }
 
-    /// Side `number` can be read, or written to again, or both.
-    fn splice(&mut self, number: usize, is_ending: bool) {
-        let Some(sides) = self.pairs.get_mut(number / 2).and_then(Option::as_mut) else { return };
+    /// Side `number` can be read, or written to again, or both. Whether there may be more to read.
+    fn splice(&mut self, number: usize, is_ending: bool) -> bool {
+        let Some(sides) = self.pairs.get_mut(number / 2).and_then(Option::as_mut) else {
+            return false;
+        };
         let (first, second) = sides.split_at_mut(1);
         let (woken, other) = match number % 2 {
             0 => (&mut first[0], &mut second[0]),
             _ => (&mut second[0], &mut first[0]),
         };
         let was_stuck = !woken.stuck.is_empty();
-        let mut spliced = woken.flush();
+        let mut spliced = woken.flush().map(|()| false);
         if was_stuck {
-            spliced = spliced.and_then(|()| pump(other, woken, &mut self.scratch, true));
+            spliced = spliced.and_then(|_| pump(other, woken, &mut self.scratch, true));
         }
-        if spliced.and_then(|()| pump(woken, other, &mut self.scratch, is_ending)).is_err() {
+        let spliced = spliced.and_then(|_| pump(woken, other, &mut self.scratch, is_ending));
+        spliced.unwrap_or_else(|_| {
             self.pairs[number / 2] = None;
             self.free.push(number / 2);
-        }
+            false
+        })
     }
 }
 
-/// Passes on what there is. After a short read nothing more is, unless the end `is_near`.
-fn pump(from: &mut Side, to: &mut Side, scratch: &mut Scratch, is_near: bool) -> io::Result<()> {
-    while to.stuck.is_empty() {
+/// Reads of one connection before others have their turn: as many as tidegate's.
+const ROUNDS: usize = 8;
+
+/// Passes on what there is, and says whether there may be more. After a short read nothing more is,
+/// unless the end `is_near`.
+fn pump(from: &mut Side, to: &mut Side, scratch: &mut Scratch, is_near: bool) -> io::Result<bool> {
+    for _ in 0..ROUNDS {
+        if !to.stuck.is_empty() {
+            return Ok(false);
+        }
         let len = match from.tcp.read(&mut scratch.read) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(len) => len,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error),
         };
         let mut bytes = &scratch.read[..len];
@@ -195,10 +215,10 @@ fn pump(from: &mut Side, to: &mut Side, scratch: &mut Scratch, is_near: bool) ->
         }
         to.send(bytes)?;
         if len < scratch.read.len() && !is_near {
-            break;
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 impl Side {
