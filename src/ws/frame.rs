@@ -104,6 +104,7 @@ impl FrameHeader {
     /// # Errors
     ///
     /// [`FrameError`] for a reserved opcode, a bad control frame, or a length beyond 63 bits.
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, FrameError> {
         let [first, rest @ ..] = bytes else { return Ok(None) };
         let opcode = Opcode::from_bits(first & 0x0F)?;

@@ -182,24 +182,30 @@ impl Passage {
             if at == bytes.len() {
                 break None;
             }
-            let mut step = match self.tracker.look(&bytes[at..]) {
+            let left = budget.saturating_sub(at);
+            // Most bytes, if not most steps, are payload, about which there is nothing to be asked.
+            if let Some(len) = self.tracker.payload(left.min(bytes.len() - at)) {
+                if len == 0 {
+                    break Some(Stop::Held);
+                }
+                at += len;
+                if self.is_open() {
+                    relayed += len;
+                } else {
+                    pending = at;
+                }
+                continue;
+            }
+            let step = match self.tracker.look(&bytes[at..]) {
                 Ok(Step::Missing) => break None,
                 Ok(step) => step,
                 Err(violation) => break Some(Stop::Violated(violation)),
             };
-            let left = budget.saturating_sub(at);
             if left == 0 {
                 break Some(Stop::Held);
             }
-            let verdict = match &mut step {
-                Step::Payload(len) => {
-                    *len = left.min(*len);
-                    Verdict::Pass
-                }
-                step => judge(step, &bytes[at..]),
-            };
             let end = at + step.len();
-            match verdict {
+            match judge(&step, &bytes[at..]) {
                 Verdict::Pass => {}
                 Verdict::TakeOut => {
                     pieces.extend_from_slice(&bytes[pending..at]);

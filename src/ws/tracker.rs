@@ -180,11 +180,24 @@ impl Tracker {
         self.is_in_message
     }
 
+    /// Moves on by as many of the next `len` bytes as are payload of the frame in flight, and says
+    /// how many that are; `None` if there is none in flight.
+    #[inline]
+    pub fn payload(&mut self, len: usize) -> Option<usize> {
+        if self.payload_left == 0 {
+            return None;
+        }
+        let len = usize::try_from(self.payload_left).map_or(len, |left| left.min(len));
+        self.pass(&Step::Payload(len));
+        Some(len)
+    }
+
     /// What is at the front of `bytes`, which follow on everything that has been passed.
     ///
     /// # Errors
     ///
     /// [`Violation`]; where the next frame begins is then unknown, or nobody's business.
+    #[inline]
     pub fn look<'b>(&self, bytes: &'b [u8]) -> Result<Step<'b>, Violation> {
         if self.payload_left > 0 && !bytes.is_empty() {
             let left = usize::try_from(self.payload_left).unwrap_or(usize::MAX);
@@ -204,6 +217,7 @@ impl Tracker {
         })
     }
 
+    #[inline]
     fn check(&self, header: &FrameHeader, len: usize) -> Result<(), Violation> {
         if header.reserved & !self.meaningful != 0 {
             return Err(Violation::ReservedBit);
@@ -225,6 +239,7 @@ impl Tracker {
     }
 
     /// Moves on behind what [`Tracker::look`] saw.
+    #[inline]
     pub fn pass(&mut self, step: &Step<'_>) {
         match step {
             Step::Payload(len) => {
