@@ -9,6 +9,7 @@ use tokio::time::{Sleep, sleep};
 use super::dialogue::{Dialogue, Tolerance};
 use super::legs::{Leg, Output, Received, Scratch};
 use super::sessions::Entry;
+use super::turns::Bulk;
 use crate::telemetry::record::Side;
 use crate::ws::passage::{Passage, Stop};
 
@@ -29,6 +30,8 @@ pub(super) struct Direction {
     pause: Option<Pin<Box<Sleep>>>,
     /// Bytes that were read and went nowhere, since nothing goes on any more.
     swallowed: usize,
+    /// What it is while it has more to relay than one turn takes.
+    bulk: Option<Box<Bulk>>,
 }
 
 /// How much is read from a side whose words go nowhere any more, in the hope of its Close. Beyond, it
@@ -87,6 +90,15 @@ pub(super) enum Broken {
 /// Scratch buffers full that one poll relays before other sessions of the worker have their turn.
 const ROUNDS: usize = 8;
 
+/// A turn that ended before there was nothing left to relay.
+#[derive(Debug, Clone, Copy)]
+enum Interrupted {
+    /// It is used up.
+    Used,
+    /// It is another's.
+    Others,
+}
+
 impl Direction {
     /// What `source` says, and how it goes through.
     pub(super) fn new(source: Side, passage: Option<Passage>) -> Self {
@@ -99,6 +111,7 @@ impl Direction {
             has_more: false,
             pause: None,
             swallowed: 0,
+            bulk: None,
         }
     }
 
@@ -122,19 +135,46 @@ impl Direction {
         self.pause.is_some()
     }
 
-    /// Relays as much as there is and fits.
+    /// Relays as much as there is and fits, and as the others of this worker leave time for.
     pub(super) fn poll(
         &mut self,
         from: &mut Leg,
         to: &mut Leg,
         cx: &mut Context<'_>,
         scratch: &mut Scratch,
-        (dialogue, session): (&mut Dialogue, &Entry),
+        about: (&mut Dialogue, &Entry),
     ) -> Poll<Flow> {
+        match self.poll_turn(from, to, cx, scratch, about) {
+            Poll::Ready(Err(interrupted)) => {
+                if let Interrupted::Used = interrupted {
+                    self.bulk.get_or_insert_with(|| Box::new(Bulk::new())).has_more();
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(Ok(flow)) => {
+                self.bulk = None;
+                Poll::Ready(flow)
+            }
+            Poll::Pending => {
+                self.bulk = None;
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_turn(
+        &mut self,
+        from: &mut Leg,
+        to: &mut Leg,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        (dialogue, session): (&mut Dialogue, &Entry),
+    ) -> Poll<Result<Flow, Interrupted>> {
         let Scratch { input, output } = scratch;
         for _ in 0..ROUNDS {
             if self.state == State::Closed {
-                return Poll::Ready(Flow::Closed(self.how_it_ended(dialogue)));
+                return Poll::Ready(Ok(Flow::Closed(self.how_it_ended(dialogue))));
             }
             // Back-pressure: while something is stuck, the source is not read.
             let flushed = ready!(to.poll_flush(cx));
@@ -167,6 +207,9 @@ impl Direction {
             if self.swallowed > SWALLOWED_BYTES {
                 return Poll::Pending;
             }
+            if self.bulk.as_mut().is_some_and(|bulk| !bulk.goes_on()) {
+                return Poll::Ready(Err(Interrupted::Others));
+            }
             input.begin_with(&self.held);
             if !self.has_more {
                 match ready!(from.poll_receive(cx, input)) {
@@ -188,8 +231,7 @@ impl Direction {
                 return self.broken(Broken::Destination(error));
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Poll::Ready(Err(Interrupted::Used))
     }
 
     /// Sends what we ourselves have to say this way, if [`Direction::has_to_say`]. Nothing may be
@@ -300,13 +342,13 @@ impl Direction {
         }
     }
 
-    fn broken(&mut self, broken: Broken) -> Poll<Flow> {
+    fn broken(&mut self, broken: Broken) -> Poll<Result<Flow, Interrupted>> {
         self.hurry();
         self.state = match broken {
             // Its destination can still be told.
             Broken::Source(_) => State::Ending,
             Broken::Destination(_) => State::Closed,
         };
-        Poll::Ready(Flow::Broken(broken))
+        Poll::Ready(Ok(Flow::Broken(broken)))
     }
 }

@@ -18,6 +18,7 @@ mod direction;
 mod legs;
 pub mod sessions;
 mod trace;
+mod turns;
 pub mod view;
 
 use std::cell::RefCell;
