@@ -116,10 +116,6 @@ impl AsyncWrite for StillReadable {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let [only] = slices {
-            // A head alone, as most are: one slice is less work for the kernel than a list of one.
-            return self.poll_write(cx, only);
-        }
         let this = self.get_mut();
         let len = slices.iter().map(|slice| slice.len()).sum();
         if this.is_refusing {

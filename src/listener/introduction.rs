@@ -112,8 +112,8 @@ enum Heard {
     Client(Addresses),
 }
 
-/// What a peer that `is_trusted` says of the connection. Of the connection nothing is read but the header. The future
-/// has a buffer of 4 KiB in it, and waits for as long as the peer does.
+/// What a peer that `is_trusted` says of the connection, of which nothing is read but the header.
+/// The future has a buffer of 4 KiB in it, and waits for as long as the peer does.
 ///
 /// # Errors
 ///

@@ -124,7 +124,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // One piece goes out cheaper with send(2), and nearly all of what rustls writes is one.
+        // One piece goes out cheaper with send(2); a head alone is one, and nearly all that rustls
+        // writes.
         if let [only] = slices {
             return self.poll_write(cx, only);
         }

@@ -6,6 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::support::frames::{TEXT, masked, plain};
 use crate::support::{BOTH, Ending, Over, Proxy, Served, Setup, Upstream, noise, sha256, within};
 
 /// One message of 64 MiB, there and back, intact by its SHA-256.
@@ -230,6 +231,45 @@ async fn a_reader_that_stops_costs_little_memory() {
                 writer.finish().await;
             });
             assert_eq!(sha256(got.0), sha256(&flood));
+        }
+    }
+}
+
+/// More streams at once than there are workers, each with more than the kernel holds for it: all of them come to
+/// their end, and whoever has little to say is heard in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn floods_at_once_all_arrive() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    let flood = bytes::Bytes::from(noise(9, 24 << 20));
+    let wanted = sha256(&flood);
+    let (question, answer) = (masked(TEXT, "question"), plain(TEXT, "answer"));
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    for over in BOTH {
+        let (mut client, mut leg) = proxy.session(over, &upstream).await;
+        let mut floods = tokio::task::JoinSet::new();
+        for _ in 0..(3 * workers).min(24) {
+            let (mut client, mut leg) = proxy.session(over, &upstream).await;
+            let flood = flood.clone();
+            floods.spawn(async move {
+                let writing = async {
+                    client.send(&flood).await;
+                    client.finish().await;
+                };
+                let (got, ()) = tokio::join!(leg.rest(), writing);
+                sha256(got.0)
+            });
+        }
+        let exchanges = async {
+            for _ in 0..50 {
+                client.send(&question).await;
+                leg.expect(&question).await;
+                leg.send(&answer).await;
+                client.expect(&answer).await;
+            }
+        };
+        within("a word between them", exchanges).await;
+        while let Some(got) = within("the next flood to arrive", floods.join_next()).await {
+            assert_eq!(got.expect("nobody panicked"), wanted);
         }
     }
 }
