@@ -58,7 +58,8 @@ fn trace(thread: Pid, calls: &Mutex<HashMap<i64, u64>>, ready: impl FnOnce()) {
             WaitStatus::PtraceSyscall(_) => {
                 let info = ptrace::syscall_info(thread).expect("it is stopped at a call");
                 if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
-                    let call = number(thread);
+                    // It may just have been killed with its process.
+                    let Some(call) = number(thread) else { return };
                     *calls.lock().expect("nobody has panicked").entry(call).or_default() += 1;
                 }
             }
@@ -73,10 +74,8 @@ fn trace(thread: Pid, calls: &Mutex<HashMap<i64, u64>>, ready: impl FnOnce()) {
     }
 }
 
-/// The number of the call that the thread is stopped at (proc(5)).
-fn number(thread: Pid) -> i64 {
-    let path = format!("/proc/{thread}/syscall");
-    let text = fs::read_to_string(&path).expect("a traced thread's call can be read");
-    let number = text.split(' ').next().and_then(|number| number.trim().parse().ok());
-    number.unwrap_or_else(|| panic!("{path} reads `{text}`"))
+/// The number of the call that the thread is stopped at (proc(5)), if it still is.
+fn number(thread: Pid) -> Option<i64> {
+    let text = fs::read_to_string(format!("/proc/{thread}/syscall")).ok()?;
+    text.split(' ').next()?.trim().parse().ok()
 }
