@@ -25,6 +25,10 @@ pub enum Phase {
 
 /// How long a connection on which nothing has come yet is kept when its worker leaves.
 const NEWCOMER_GRACE: Duration = Duration::from_secs(2);
+/// It passes in so many pieces, each of which lets the runtime look at what has come: on a machine
+/// that is busy enough all of it may pass between two looks, each of which finds 1,024 connections
+/// at the most, and as many as may wait to be accepted are to be found.
+const GRACE_PIECES: u32 = 8;
 
 /// One worker's view of the phases.
 #[derive(Debug)]
@@ -81,8 +85,11 @@ impl Drain {
     /// yet a little later: who has connected a moment ago is about to speak.
     pub async fn leaving_after(&self, is_silent: impl Fn() -> bool) {
         self.leaving().await;
-        if is_silent() {
-            sleep(NEWCOMER_GRACE).await;
+        for _ in 0..GRACE_PIECES {
+            if !is_silent() {
+                return;
+            }
+            sleep(NEWCOMER_GRACE / GRACE_PIECES).await;
         }
     }
 
@@ -155,5 +162,36 @@ impl Drop for OpenDoor {
     fn drop(&mut self) {
         self.0.open_doors.set(self.0.open_doors.get() - 1);
         self.0.all_gone.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaving() -> Rc<Drain> {
+        let drain = Drain::new(watch::channel(Phase::Leaving).1);
+        drain.phase.set(Phase::Leaving);
+        drain
+    }
+
+    /// However slowly they follow each other, there are some looks before a newcomer is given up.
+    #[tokio::test]
+    async fn newcomers_are_looked_at_again_before_their_time_is_over() {
+        let looks = Cell::new(0);
+        let is_silent = || {
+            looks.set(looks.get() + 1);
+            true
+        };
+        leaving().leaving_after(is_silent).await;
+        assert_eq!(looks.get(), GRACE_PIECES);
+    }
+
+    #[tokio::test]
+    async fn who_has_spoken_is_no_newcomer_any_more() {
+        let looks = Cell::new(0);
+        let is_silent = || looks.replace(looks.get() + 1) == 0;
+        leaving().leaving_after(is_silent).await;
+        assert_eq!(looks.get(), 2);
     }
 }

@@ -27,6 +27,8 @@ pub async fn introduce(
     let limit = worker.running.load().per_connection.header_timeout;
     let rule = arrival.entrance.proxy_protocol;
     let heard = tokio::select! {
+        // First, so that nobody is given up who has spoken.
+        biased;
         heard = timeout(limit, hear(&mut socket, rule, arrival.is_trusted)) => {
             heard.unwrap_or(Err(Unintroduced::TimedOut))
         }
