@@ -2,7 +2,6 @@
 //! count of what a drain waits for.
 
 use std::cell::Cell;
-use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -90,14 +89,6 @@ impl Drain {
                 return;
             }
             sleep(NEWCOMER_GRACE / GRACE_PIECES).await;
-        }
-    }
-
-    /// Resolves a little after nothing new is accepted any more, if nothing has come by then.
-    pub async fn silent_at_leaving(&self, is_silent: impl Fn() -> bool) {
-        self.leaving_after(&is_silent).await;
-        if !is_silent() {
-            pending::<()>().await;
         }
     }
 

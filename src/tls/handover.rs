@@ -6,9 +6,9 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use rustls::{CommonState, KeyLog};
+use rustls::{CommonState, Connection, KeyLog};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
@@ -98,16 +98,23 @@ impl<S> Secured<S> {
     /// Takes the connection apart.
     pub fn take_over(self) -> (S, TakenOver) {
         let Self { tls, secrets } = self;
-        match tls {
+        let (framed, connection) = match tls {
             TlsStream::Client(tls) => {
-                let (Framed { socket, tail }, connection) = tls.into_inner();
-                (socket, Records::take_over(connection, secrets, tail.partial))
+                let (framed, connection) = tls.into_inner();
+                (framed, Connection::from(connection))
             }
             TlsStream::Server(tls) => {
-                let (Framed { socket, tail }, connection) = tls.into_inner();
-                (socket, Records::take_over(connection, secrets, tail.partial))
+                let (framed, connection) = tls.into_inner();
+                (framed, Connection::from(connection))
             }
+        };
+        let Framed { socket, tail, mut held, .. } = framed;
+        let mut taken = Records::take_over(connection, secrets, tail.partial);
+        if !held.is_empty() {
+            held.append(&mut taken.sealed);
+            taken.sealed = held;
         }
+        (socket, taken)
     }
 }
 
@@ -117,7 +124,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tls).poll_read(cx, buf)
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.tls).poll_read(cx, buf);
+        if buf.filled().len() > before
+            && let TlsStream::Server(tls) = &mut this.tls
+        {
+            tls.get_mut().0.asked();
+        }
+        read
     }
 }
 
@@ -151,34 +166,121 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<S> {
     }
 }
 
-/// A socket that remembers the part of a record that was read from it last.
+/// A socket that remembers the part of a record that was read from it last, and that holds a
+/// server's tickets back until there is an answer to send along with them.
+///
+/// rustls writes a ticket as soon as it has the client's Finished, and what is sent alone costs as
+/// much as what is sent with it. Which of its words are tickets, only rustls knows; but all that
+/// comes before them, the client has to read before it goes on. So what a handshake writes is held
+/// until it reads again, and what is left when it is done was written behind the client's last
+/// word.
 #[derive(Debug)]
 pub struct Framed<S> {
     socket: S,
     tail: Tail,
+    /// What was read from the socket and is still to be read from here.
+    early: Vec<u8>,
+    /// What was written here and not yet to the socket.
+    held: Vec<u8>,
+    holding: Holding,
+}
+
+/// How long what is written is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holding {
+    /// Not at all.
+    Nothing,
+    /// Until the handshake reads.
+    Handshake,
+    /// Until something is written behind it, or flushed before anything was asked.
+    Tickets,
+    /// Until something is written behind it, which is about to happen.
+    TicketsWithAnswer,
 }
 
 impl<S> Framed<S> {
+    /// Nothing is held, and nothing was read yet.
     pub(super) fn new(socket: S) -> Self {
-        Self { socket, tail: Tail::default() }
+        let holding = Holding::Nothing;
+        Self { socket, tail: Tail::default(), early: Vec::new(), held: Vec::new(), holding }
     }
 
-    pub(super) fn into_inner(self) -> S {
-        self.socket
+    /// For a server's handshake. `early` was read from the socket already.
+    pub(super) fn accepted(socket: S, early: Vec<u8>) -> Self {
+        Self { early, holding: Holding::Handshake, ..Self::new(socket) }
+    }
+
+    /// The handshake is done: what it wrote last can wait for the first answer.
+    pub(super) fn hold_until_answered(&mut self) {
+        self.holding = Holding::Tickets;
+    }
+
+    /// Something was asked, so that there will be an answer.
+    fn asked(&mut self) {
+        if self.holding == Holding::Tickets {
+            self.holding = Holding::TicketsWithAnswer;
+        }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Framed<S> {
+impl<S: AsyncWrite + Unpin> Framed<S> {
+    /// Delivers what is held, and holds nothing from now on.
+    pub(super) async fn deliver(&mut self) -> io::Result<()> {
+        self.holding = Holding::Nothing;
+        poll_fn(|cx| self.poll_deliver(cx)).await
+    }
+
+    /// What is below, for which the last words of a handshake that failed are meant.
+    pub(super) async fn into_delivered(mut self) -> S {
+        // Whatever comes of it, the handshake has failed.
+        let _ = self.deliver().await;
+        self.socket
+    }
+
+    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.held))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.no_longer_held(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn no_longer_held(&mut self, len: usize) {
+        if len == self.held.len() {
+            // Nothing comes behind a ticket; a handshake has hardly more than two turns.
+            self.held = Vec::new();
+        } else {
+            self.held.drain(..len);
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Framed<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.holding == Holding::Handshake {
+            ready!(this.poll_deliver(cx))?;
+        }
         let before = buf.filled().len();
-        let read = Pin::new(&mut this.socket).poll_read(cx, buf);
+        if this.early.is_empty() {
+            ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
+        } else {
+            let len = this.early.len().min(buf.remaining());
+            buf.put_slice(&this.early[..len]);
+            this.early.drain(..len);
+            if this.early.is_empty() {
+                this.early = Vec::new();
+            }
+        }
         this.tail.read(&buf.filled()[before..]);
-        read
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -188,7 +290,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -196,19 +298,48 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        if this.holding == Holding::Handshake {
+            let before = this.held.len();
+            slices.iter().for_each(|slice| this.held.extend_from_slice(slice));
+            return Poll::Ready(Ok(this.held.len() - before));
+        }
+        if let Some(first) = slices.iter().find(|slice| !slice.is_empty()) {
+            // What is written in pieces, rustls goes on with.
+            while !this.held.is_empty() {
+                let both = [IoSlice::new(&this.held), IoSlice::new(first)];
+                let written = ready!(Pin::new(&mut this.socket).poll_write_vectored(cx, &both))?;
+                if written == 0 {
+                    return Poll::Ready(Ok(0));
+                }
+                let of_held = written.min(this.held.len());
+                this.no_longer_held(of_held);
+                if written > of_held {
+                    return Poll::Ready(Ok(written - of_held));
+                }
+            }
+        }
+        Pin::new(&mut this.socket).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.socket.is_write_vectored()
     }
 
+    /// Whoever flushes with nothing written behind a ticket does not mean that.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+        let this = self.get_mut();
+        match this.holding {
+            Holding::Handshake | Holding::TicketsWithAnswer => {}
+            Holding::Nothing | Holding::Tickets => ready!(this.poll_deliver(cx))?,
+        }
+        Pin::new(&mut this.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+        let this = self.get_mut();
+        ready!(this.poll_deliver(cx))?;
+        Pin::new(&mut this.socket).poll_shutdown(cx)
     }
 }
 
@@ -262,7 +393,9 @@ fn whole_len(record: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::task::yield_now;
 
     use super::*;
@@ -290,6 +423,33 @@ mod tests {
         }
         assert_eq!((none.client, none.server), (None, None));
         NOTED.with_borrow(|left| assert!(left.client.is_none() && left.server.is_none()));
+    }
+
+    /// A server speaks before it hears, when it has ended, and when its handshake has failed.
+    #[tokio::test]
+    async fn what_a_handshake_writes_is_held_no_longer_than_until_it_reads() {
+        async fn said(peer: &mut DuplexStream) -> Vec<u8> {
+            let mut said = vec![0; 16];
+            let len = peer.read(&mut said).now_or_never().map_or(0, |read| read.expect("open"));
+            said.truncate(len);
+            said
+        }
+        let (socket, mut peer) = duplex(64);
+        let mut framed = Framed::accepted(socket, Vec::new());
+        framed.write_all(b"hello").await.expect("held");
+        framed.flush().await.expect("held");
+        assert_eq!(said(&mut peer).await, b"");
+        assert!(futures_util::poll!(pin!(framed.read(&mut [0]))).is_pending());
+        assert_eq!(said(&mut peer).await, b"hello");
+        framed.write_all(b"bye").await.expect("held");
+        framed.shutdown().await.expect("room");
+        assert_eq!(said(&mut peer).await, b"bye");
+
+        let (socket, mut peer) = duplex(64);
+        let mut framed = Framed::accepted(socket, Vec::new());
+        framed.write_all(b"alert").await.expect("held");
+        let _socket = framed.into_delivered().await;
+        assert_eq!(said(&mut peer).await, b"alert");
     }
 
     proptest! {

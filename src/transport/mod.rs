@@ -48,18 +48,6 @@ pub fn set_tcp_options(socket: &SockRef<'_>) -> io::Result<()> {
 }
 
 impl Socket {
-    /// The next byte that will be read, left where it is; `None` at the end of the stream, and for
-    /// a Unix socket, which does not tell.
-    ///
-    /// # Errors
-    ///
-    /// The socket's.
-    pub async fn next_byte(&self) -> io::Result<Option<u8>> {
-        let Self::Tcp(tcp) = self else { return Ok(None) };
-        let mut byte = [0];
-        Ok((tcp.peek(&mut byte).await? == 1).then_some(byte[0]))
-    }
-
     /// Whether the peer's kernel has all that was written.
     pub fn is_delivered(&self) -> bool {
         unsent::unsent_bytes(self).is_ok_and(|unsent| unsent == 0)

@@ -1,11 +1,14 @@
 //! TLS towards clients: versions, names, keys, resumption, and what strangers send instead.
 
+use std::future::poll_fn;
 use std::os::unix::fs::PermissionsExt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead as _, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use crate::support::certificates::{
     Authority, openssl, speaking, trusting_anyone, trusting_file, written,
@@ -173,7 +176,7 @@ async fn sessions_are_resumed() {
         for _ in 0..6 {
             let stream = proxy.try_tls(&client, "localhost").await.expect("a handshake");
             kinds.push(stream.get_ref().1.handshake_kind());
-            // The tickets of TLS 1.3 come after the handshake, before the first answer.
+            // The tickets of TLS 1.3 come with the first answer at the latest.
             assert_eq!(Wire::new(stream).get("/").await.body, "hello");
         }
         assert!(kinds[0] != Some(HandshakeKind::Resumed), "{kinds:?}");
@@ -181,6 +184,25 @@ async fn sessions_are_resumed() {
     }
     proxy.record(|record| record["resumed"] == true && record["tls"] == "1.2").await;
     proxy.record(|record| record["resumed"] == true && record["tls"] == "1.3").await;
+}
+
+/// A client that waits for its ticket before it asks does not wait for the answer to what it never asked.
+#[tokio::test]
+async fn a_ticket_comes_unasked() {
+    let proxy = Setup::builtin().start().await;
+    let client = Arc::new(speaking(&TLS13));
+    let mut stream = proxy.try_tls(&client, "localhost").await.expect("a handshake");
+    let ticket = poll_fn(|cx| {
+        let mut byte = [0];
+        let read = Pin::new(&mut stream).poll_read(cx, &mut ReadBuf::new(&mut byte));
+        assert!(read.is_pending(), "there is nothing to read: {read:?}");
+        let tickets = stream.get_ref().1.tls13_tickets_received();
+        if tickets > 0 { Poll::Ready(()) } else { Poll::Pending }
+    });
+    within("a ticket", ticket).await;
+    assert_eq!(Wire::new(stream).get("/").await.status(), 200);
+    let again = proxy.try_tls(&client, "localhost").await.expect("a handshake");
+    assert_eq!(again.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
 }
 
 /// A client that connects and says nothing is let go at `handshake_timeout`, and so is one that stops half-way.
