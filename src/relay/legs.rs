@@ -231,9 +231,17 @@ impl Leg {
     }
 
     fn poll_flush_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush_by(cx, |socket, cx, bytes| Pin::new(socket).poll_write(cx, bytes))
+    }
+
+    fn poll_flush_by(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&mut Socket, &mut Context<'_>, &[u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>> {
         loop {
             while !self.stuck.is_empty() {
-                let len = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.stuck))?;
+                let len = ready!(write(&mut self.socket, cx, &self.stuck))?;
                 if len == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
@@ -259,7 +267,7 @@ impl Leg {
             self.ending = Ending::Said;
         }
         if self.ending == Ending::Said {
-            ready!(self.poll_flush(cx))?;
+            ready!(self.poll_flush_by(cx, Socket::poll_write_last))?;
             ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
             self.ending = Ending::Done;
         }
