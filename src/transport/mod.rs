@@ -41,10 +41,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(300);
 /// What `setsockopt` says.
 pub fn set_tcp_options(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    let probes = Duration::from_secs(10);
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new().with_time(KEEPALIVE).with_interval(probes).with_retries(6),
-    )?;
+    // How many probes may stay unanswered does not count where there is a user timeout.
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(Duration::from_secs(10));
+    socket.set_tcp_keepalive(&probes)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
