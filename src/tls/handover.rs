@@ -452,6 +452,21 @@ mod tests {
         assert_eq!(said(&mut peer).await, b"alert");
     }
 
+    /// However little of it is asked for at once.
+    #[tokio::test]
+    async fn what_was_read_before_comes_first_and_counts_as_read() {
+        let (socket, mut peer) = duplex(64);
+        let mut framed = Framed::accepted(socket, b"\x16\x03\x03\0\x02ab\x17\x03".to_vec());
+        peer.write_all(b"\x03\0\x01c\x15\x03").await.expect("room");
+        drop(peer);
+        let mut read = Vec::new();
+        while read.len() < 15 {
+            read.push(framed.read_u8().await.expect("a byte"));
+        }
+        assert_eq!(read, b"\x16\x03\x03\0\x02ab\x17\x03\x03\0\x01c\x15\x03");
+        assert_eq!(framed.tail.partial(), b"\x15\x03");
+    }
+
     proptest! {
         /// However the bytes come, what is remembered is what lies behind the last whole record.
         #[test]

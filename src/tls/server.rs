@@ -475,7 +475,7 @@ mod tests {
         }
     }
 
-    /// What was read of it before TLS had it is what it begins with.
+    /// What was read of it before TLS had it is where it begins, and where its records do.
     #[tokio::test]
     async fn a_hello_that_was_read_before_is_where_it_begins() {
         let (server, client) = both(&TLS13);
@@ -490,7 +490,17 @@ mod tests {
                 server.accept(socket, hello, ClientAuth::Off).await.map_err(|failed| failed.error)
             };
             let (accepted, connected) = tokio::join!(accepting, connecting);
-            assert!(accepted.is_ok() && connected.is_ok(), "{already} bytes");
+            let (mut theirs, (ours, _)) =
+                (connected.expect("a handshake"), accepted.expect("a handshake"));
+            let (mut socket, mut taken) = ours.take_over();
+            theirs.write_all(b"words").await.expect("room");
+            theirs.flush().await.expect("room");
+            let mut sealed = [0; 64];
+            let len = socket.read(&mut sealed).await.expect("a record");
+            let mut plain = Buffer::new();
+            plain.begin_with(&[]);
+            taken.records.open(&sealed[..len], &mut plain);
+            assert_eq!(plain.filled(), b"words", "{already} bytes");
         }
     }
 }
