@@ -219,8 +219,7 @@ async fn begin(
         }
     };
     let socket = Socket::Tcp(socket);
-    let facts =
-        ClientFacts { client: arrival.client, listener: arrival.entrance.address, tls: None };
+    let facts = ClientFacts::new(arrival.client, arrival.entrance.address_text.clone());
     let Secured { stream, facts, identity, sni } = if arrival.entrance.tls {
         Box::pin(secure::secure(socket, facts, &arrival.entrance, &place.counters, &worker)).await?
     } else {

@@ -1,6 +1,5 @@
 //! A line of the access log, as JSON and as text for eyes. What it says is for `record` to know.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -16,8 +15,8 @@ pub(super) struct Line<'a> {
     pub(super) event: &'a str,
     #[serde(serialize_with = "in_hex")]
     pub(super) id: u64,
-    pub(super) client: SocketAddr,
-    pub(super) listener: SocketAddr,
+    pub(super) client: &'a str,
+    pub(super) listener: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,7 +112,7 @@ impl Line<'_> {
             format!("{:<7}", self.event),
             format!("{:016x}", self.id),
         ];
-        parts.push(self.client.to_string());
+        parts.push(self.client.to_owned());
         parts.extend(self.client_subject.map(|subject| format!("<{subject}>")));
         if let Some(method) = self.method {
             parts.push(format!("{method} {}{}", self.host, self.path));

@@ -27,10 +27,20 @@ use crate::ws::tracker::{Counts, Violation};
 pub struct ClientFacts {
     /// The peer's address.
     pub client: SocketAddr,
-    /// The listener's address.
-    pub listener: SocketAddr,
+    /// The same as text: it is formatted once, and not for each line, of which it would be a
+    /// third.
+    client_text: Box<str>,
+    /// The listener's address, as text.
+    listener: Arc<str>,
     /// The TLS connection, if there is one.
     pub tls: Option<TlsFacts>,
+}
+
+impl ClientFacts {
+    /// Of a client that came to this listener, so far without TLS.
+    pub fn new(client: SocketAddr, listener: Arc<str>) -> Self {
+        Self { client, client_text: client.to_string().into(), listener, tls: None }
+    }
 }
 
 /// What is known of a client's TLS connection.
@@ -387,7 +397,7 @@ impl Record {
         let (up, down) = (&inner.to_upstream, &inner.to_client);
         SessionInfo {
             id: format!("{:016x}", inner.id),
-            client: inner.facts.client.to_string(),
+            client: inner.facts.client_text.to_string(),
             listener: inner.facts.listener.to_string(),
             tls: inner.facts.tls.as_ref().map(|tls| tls.version.name().to_owned()),
             host: told.asked.host().to_owned(),
@@ -529,8 +539,8 @@ impl Inner {
             time: self.log.now(),
             event,
             id: self.id,
-            client: self.facts.client,
-            listener: self.facts.listener,
+            client: &self.facts.client_text,
+            listener: &self.facts.listener,
             tls: self.facts.tls.as_ref().map(|tls| tls.version.name()),
             resumed: self.facts.tls.as_ref().map(|tls| tls.resumed),
             client_subject: self.facts.tls.as_ref().and_then(|tls| tls.subject.as_deref()),
