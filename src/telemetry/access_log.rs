@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::clock::{Clock, Stamp};
 use super::metrics::Metrics;
-use super::record::time_text;
 use super::redact;
 use crate::config::{self, LogFormat};
 
@@ -194,50 +194,6 @@ pub struct WorkerLog {
     /// As large as the batch before: the next is likely to be, too, and has not to grow into it.
     room: Cell<usize>,
     clock: Clock,
-}
-
-/// The time of a line: RFC 3339 in UTC, to the millisecond.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Stamp([u8; 24]);
-
-impl Stamp {
-    /// As text.
-    pub(super) fn as_str(&self) -> &str {
-        // It is ASCII.
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-/// Tells the time; the part that changes once a second is kept.
-#[derive(Debug)]
-struct Clock {
-    /// Since 1970, of what is shown.
-    second: Cell<Option<u64>>,
-    shown: Cell<[u8; 24]>,
-}
-
-impl Clock {
-    fn new() -> Self {
-        Self { second: Cell::new(None), shown: Cell::new(*b"0000-00-00T00:00:00.000Z") }
-    }
-
-    fn now(&self) -> Stamp {
-        let now = SystemTime::now();
-        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let mut shown = self.shown.get();
-        if self.second.replace(Some(since.as_secs())) != Some(since.as_secs()) {
-            let seconds = "0000-00-00T00:00:00".len();
-            // Longer only from the year 10000 on.
-            shown[..seconds].copy_from_slice(&time_text(now).as_bytes()[..seconds]);
-            self.shown.set(shown);
-        }
-        let millis = since.subsec_millis();
-        for (place, digit) in [100, 10, 1].into_iter().zip(&mut shown[20..23]) {
-            // A digit fits.
-            *digit = b'0' + (millis / place % 10) as u8;
-        }
-        Stamp(shown)
-    }
 }
 
 impl WorkerLog {

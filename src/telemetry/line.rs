@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::access_log::Stamp;
+use super::clock::Stamp;
 use super::record::{EndedBy, millis};
 
 /// What a line says; what does not apply to an event is absent.
