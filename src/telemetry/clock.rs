@@ -36,7 +36,7 @@ impl Clock {
     }
 
     /// A time, told since 1970.
-    fn stamp(&self, since_1970: Duration) -> Stamp {
+    pub(super) fn stamp(&self, since_1970: Duration) -> Stamp {
         let mut shown = self.shown.get();
         if self.second.replace(Some(since_1970.as_secs())) != Some(since_1970.as_secs()) {
             let seconds = "0000-00-00T00:00:00".len();

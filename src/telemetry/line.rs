@@ -170,3 +170,369 @@ fn in_millis<S: Serializer>(took: &Option<Duration>, to: S) -> Result<S::Ok, S::
 fn by_name<S: Serializer>(who: &EndedBy, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(who.name())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+    use serde_json::to_string as json;
+
+    use super::super::clock::Clock;
+    use super::*;
+
+    /// What any line says.
+    fn line(event: &str) -> Line<'_> {
+        Line {
+            time: Clock::new().stamp(Duration::from_millis(1_795_199_940_042)),
+            event,
+            id: 0x0a7f_9d00_a610_462d,
+            client: "[2001:db8::7]:34696",
+            listener: "127.0.0.1:443",
+            tls: None,
+            resumed: None,
+            client_subject: None,
+            method: None,
+            host: "",
+            path: "",
+            status: None,
+            route: None,
+            upstream: None,
+            endpoint: None,
+            subprotocol: None,
+            handshake: None,
+            duration: None,
+            received_bytes: None,
+            sent_bytes: None,
+            session: None,
+            reason: None,
+        }
+    }
+
+    /// A session that nothing was said in.
+    fn session() -> SessionLine<'static> {
+        SessionLine {
+            client_to_upstream_bytes: 0,
+            upstream_to_client_bytes: 0,
+            client_to_upstream_messages: 0,
+            upstream_to_client_messages: 0,
+            client_to_upstream_fragments: 0,
+            upstream_to_client_fragments: 0,
+            client_to_upstream_pings: 0,
+            upstream_to_client_pings: 0,
+            client_to_upstream_pongs: 0,
+            upstream_to_client_pongs: 0,
+            pings_to_client: 0,
+            pings_to_upstream: 0,
+            client_rtt: None,
+            upstream_rtt: None,
+            client_close_code: None,
+            client_close_reason: None,
+            upstream_close_code: None,
+            upstream_close_reason: None,
+            close_code_to_client: None,
+            close_code_to_upstream: None,
+            ended_by: EndedBy::Client,
+            why: "closed",
+            protocol_error: None,
+        }
+    }
+
+    fn written(line: &Line) -> String {
+        let mut out = b"the line before\n".to_vec();
+        line.add_json(&mut out);
+        let text = String::from_utf8(out).expect("UTF-8");
+        text.strip_prefix("the line before\n").expect("nothing else touched").to_owned()
+    }
+
+    #[test]
+    fn a_request() {
+        let request = Line {
+            tls: Some("1.3"),
+            resumed: Some(false),
+            method: Some("GET"),
+            host: "example.com",
+            path: "/a?token=[redacted]",
+            status: Some(200),
+            route: Some("*/"),
+            upstream: Some("app"),
+            endpoint: Some("http://127.0.0.1:9000"),
+            duration: Some(Duration::from_micros(12_500)),
+            received_bytes: Some(0),
+            sent_bytes: Some(u64::MAX),
+            ..line("request")
+        };
+        assert_eq!(
+            written(&request),
+            concat!(
+                r#"{"time":"2026-11-20T18:39:00.042Z","event":"request","id":"0a7f9d00a610462d","#,
+                r#""client":"[2001:db8::7]:34696","listener":"127.0.0.1:443","tls":"1.3","#,
+                r#""resumed":false,"method":"GET","host":"example.com","#,
+                r#""path":"/a?token=[redacted]","status":200,"route":"*/","upstream":"app","#,
+                r#""endpoint":"http://127.0.0.1:9000","duration_ms":12.5,"received_bytes":0,"#,
+                r#""sent_bytes":18446744073709551615}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn a_request_that_nothing_is_known_of() {
+        let request = Line {
+            duration: Some(Duration::ZERO),
+            reason: Some("the client went away"),
+            ..line("request")
+        };
+        assert_eq!(
+            written(&request),
+            concat!(
+                r#"{"time":"2026-11-20T18:39:00.042Z","event":"request","id":"0a7f9d00a610462d","#,
+                r#""client":"[2001:db8::7]:34696","listener":"127.0.0.1:443","host":"","#,
+                r#""path":"","duration_ms":0.0,"reason":"the client went away"}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn the_beginning_of_a_session() {
+        let open = Line {
+            tls: Some("1.2"),
+            resumed: Some(true),
+            client_subject: Some("CN=\"Ann\", O=Ex\\ample"),
+            method: Some("GET"),
+            host: "m\u{fc}nchen.example",
+            path: "/chat",
+            status: Some(101),
+            route: Some("example.com/chat"),
+            upstream: Some("app"),
+            endpoint: Some("unix:/run/app.sock"),
+            subprotocol: Some("a\"b"),
+            handshake: Some(Duration::from_micros(1_234)),
+            ..line("open")
+        };
+        assert_eq!(
+            written(&open),
+            concat!(
+                r#"{"time":"2026-11-20T18:39:00.042Z","event":"open","id":"0a7f9d00a610462d","#,
+                r#""client":"[2001:db8::7]:34696","listener":"127.0.0.1:443","tls":"1.2","#,
+                r#""resumed":true,"client_subject":"CN=\"Ann\", O=Ex\\ample","method":"GET","#,
+                r#""host":"münchen.example","path":"/chat","status":101,"#,
+                r#""route":"example.com/chat","upstream":"app","endpoint":"unix:/run/app.sock","#,
+                r#""subprotocol":"a\"b","handshake_ms":1.234}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_session() {
+        let end = Line {
+            method: Some("GET"),
+            host: "example.com",
+            path: "/\u{1}\u{7f}",
+            status: Some(101),
+            route: Some("*/"),
+            upstream: Some("app"),
+            endpoint: Some("http://127.0.0.1:9000"),
+            handshake: Some(Duration::from_micros(1_000)),
+            duration: Some(Duration::from_micros(86_400_000_000 + 20)),
+            session: Some(SessionLine {
+                client_to_upstream_bytes: 1,
+                upstream_to_client_bytes: 23,
+                client_to_upstream_messages: 456,
+                upstream_to_client_messages: 7_890,
+                client_to_upstream_fragments: 12_345,
+                upstream_to_client_fragments: 678_901,
+                client_to_upstream_pings: 2,
+                upstream_to_client_pings: 3,
+                client_to_upstream_pongs: 4,
+                upstream_to_client_pongs: 5,
+                pings_to_client: 6,
+                pings_to_upstream: 7,
+                client_rtt: Some(Duration::from_micros(100)),
+                upstream_rtt: Some(Duration::from_micros(1)),
+                client_close_code: Some(1000),
+                client_close_reason: Some("bye\n\u{2028}\u{1f44b}\t\u{8}\u{c}\r\0"),
+                upstream_close_code: Some(1006),
+                upstream_close_reason: Some("\u{1b}"),
+                close_code_to_client: Some(1001),
+                close_code_to_upstream: Some(4999),
+                ended_by: EndedBy::Tidegate,
+                why: "protocol error: a \"reserved\" bit",
+                protocol_error: Some("client: a reserved bit"),
+            }),
+            reason: Some("\\"),
+            ..line("end")
+        };
+        assert_eq!(
+            written(&end),
+            concat!(
+                r#"{"time":"2026-11-20T18:39:00.042Z","event":"end","id":"0a7f9d00a610462d","#,
+                r#""client":"[2001:db8::7]:34696","listener":"127.0.0.1:443","method":"GET","#,
+                r#""host":"example.com","path":"/\u0001"#,
+                "\u{7f}\",",
+                r#""status":101,"route":"*/","upstream":"app","#,
+                r#""endpoint":"http://127.0.0.1:9000","handshake_ms":1.0,"#,
+                r#""duration_ms":86400000.02,"#,
+                r#""client_to_upstream_bytes":1,"upstream_to_client_bytes":23,"#,
+                r#""client_to_upstream_messages":456,"upstream_to_client_messages":7890,"#,
+                r#""client_to_upstream_fragments":12345,"upstream_to_client_fragments":678901,"#,
+                r#""client_to_upstream_pings":2,"upstream_to_client_pings":3,"#,
+                r#""client_to_upstream_pongs":4,"upstream_to_client_pongs":5,"#,
+                r#""pings_to_client":6,"pings_to_upstream":7,"client_rtt_ms":0.1,"#,
+                r#""upstream_rtt_ms":0.001,"client_close_code":1000,"#,
+                r#""client_close_reason":"bye\n"#,
+                "\u{2028}\u{1f44b}",
+                r#"\t\b\f\r\u0000","upstream_close_code":1006,"#,
+                r#""upstream_close_reason":"\u001b","close_code_to_client":1001,"#,
+                r#""close_code_to_upstream":4999,"ended_by":"tidegate","#,
+                r#""why":"protocol error: a \"reserved\" bit","#,
+                r#""protocol_error":"client: a reserved bit","reason":"\\"}"#,
+            )
+        );
+    }
+
+    /// The line, of values that serde_json writes one by one.
+    fn by_serde(line: &Line) -> String {
+        fn some<T: Serialize>(value: Option<T>) -> Option<String> {
+            value.map(|value| json(&value).expect("JSON"))
+        }
+        let millis = |took: Option<Duration>| {
+            some(took.map(|took| (took.as_secs_f64() * 1e6).round() / 1e3))
+        };
+        let mut members = vec![
+            ("time", some(Some(line.time.as_str()))),
+            ("event", some(Some(line.event))),
+            ("id", some(Some(format!("{:016x}", line.id)))),
+            ("client", some(Some(line.client))),
+            ("listener", some(Some(line.listener))),
+            ("tls", some(line.tls)),
+            ("resumed", some(line.resumed)),
+            ("client_subject", some(line.client_subject)),
+            ("method", some(line.method)),
+            ("host", some(Some(line.host))),
+            ("path", some(Some(line.path))),
+            ("status", some(line.status)),
+            ("route", some(line.route)),
+            ("upstream", some(line.upstream)),
+            ("endpoint", some(line.endpoint)),
+            ("subprotocol", some(line.subprotocol)),
+            ("handshake_ms", millis(line.handshake)),
+            ("duration_ms", millis(line.duration)),
+            ("received_bytes", some(line.received_bytes)),
+            ("sent_bytes", some(line.sent_bytes)),
+        ];
+        if let Some(session) = &line.session {
+            members.extend([
+                ("client_to_upstream_bytes", some(Some(session.client_to_upstream_bytes))),
+                ("upstream_to_client_bytes", some(Some(session.upstream_to_client_bytes))),
+                ("client_to_upstream_messages", some(Some(session.client_to_upstream_messages))),
+                ("upstream_to_client_messages", some(Some(session.upstream_to_client_messages))),
+                ("client_to_upstream_fragments", some(Some(session.client_to_upstream_fragments))),
+                ("upstream_to_client_fragments", some(Some(session.upstream_to_client_fragments))),
+                ("client_to_upstream_pings", some(Some(session.client_to_upstream_pings))),
+                ("upstream_to_client_pings", some(Some(session.upstream_to_client_pings))),
+                ("client_to_upstream_pongs", some(Some(session.client_to_upstream_pongs))),
+                ("upstream_to_client_pongs", some(Some(session.upstream_to_client_pongs))),
+                ("pings_to_client", some(Some(session.pings_to_client))),
+                ("pings_to_upstream", some(Some(session.pings_to_upstream))),
+                ("client_rtt_ms", millis(session.client_rtt)),
+                ("upstream_rtt_ms", millis(session.upstream_rtt)),
+                ("client_close_code", some(session.client_close_code)),
+                ("client_close_reason", some(session.client_close_reason)),
+                ("upstream_close_code", some(session.upstream_close_code)),
+                ("upstream_close_reason", some(session.upstream_close_reason)),
+                ("close_code_to_client", some(session.close_code_to_client)),
+                ("close_code_to_upstream", some(session.close_code_to_upstream)),
+                ("ended_by", some(Some(session.ended_by.name()))),
+                ("why", some(Some(session.why))),
+                ("protocol_error", some(session.protocol_error)),
+            ]);
+        }
+        members.push(("reason", some(line.reason)));
+        let members = members.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        let members: Vec<_> = members.map(|(key, value)| format!("\"{key}\":{value}")).collect();
+        format!("{{{}}}", members.join(","))
+    }
+
+    /// Texts with and without what is escaped, at every place of a word.
+    fn text() -> impl Strategy<Value = String> {
+        let hostile = "[\\x00-\\x1f\"\\\\/\\x7f\u{80}\u{e9}\u{2028}\u{1f44b}]";
+        prop_oneof![
+            "[a-z0-9./:?&=%_-]{0,40}",
+            any::<String>(),
+            ("[a-z]{0,20}", hostile, "[a-z]{0,20}")
+                .prop_map(|(before, hostile, after)| format!("{before}{hostile}{after}")),
+        ]
+    }
+
+    /// Up to 30 years; beyond, milliseconds have more digits than an f64.
+    fn span() -> impl Strategy<Value = Duration> {
+        prop_oneof![0..10_000_000u64, 0..100_000_000_000u64, 0..946_080_000_000_000_000u64]
+            .prop_map(Duration::from_nanos)
+    }
+
+    proptest! {
+        #[test]
+        fn every_line_is_as_serde_json_would_write_it(
+            id: u64,
+            millis in 0..4_102_444_800_000u64,
+            resumed in option::of(any::<bool>()),
+            must in vec(text(), 5),
+            may in vec(option::of(text()), 10),
+            numbers in vec(prop_oneof![any::<u64>(), 0..1000u64], 14),
+            codes in vec(option::of(any::<u16>()), 5),
+            spans in vec(option::of(span()), 4),
+            is_end: bool,
+        ) {
+            let may: Vec<_> = may.iter().map(Option::as_deref).collect();
+            let end = SessionLine {
+                client_to_upstream_bytes: numbers[0],
+                upstream_to_client_bytes: numbers[1],
+                client_to_upstream_messages: numbers[2],
+                upstream_to_client_messages: numbers[3],
+                client_to_upstream_fragments: numbers[4],
+                upstream_to_client_fragments: numbers[5],
+                client_to_upstream_pings: numbers[6],
+                upstream_to_client_pings: numbers[7],
+                client_to_upstream_pongs: numbers[8],
+                upstream_to_client_pongs: numbers[9],
+                pings_to_client: numbers[10],
+                pings_to_upstream: numbers[11],
+                client_rtt: spans[0],
+                upstream_rtt: spans[1],
+                client_close_code: codes[0],
+                client_close_reason: may[0],
+                upstream_close_code: codes[1],
+                upstream_close_reason: may[1],
+                close_code_to_client: codes[2],
+                close_code_to_upstream: codes[3],
+                why: &must[0],
+                protocol_error: may[2],
+                ..session()
+            };
+            let line = Line {
+                time: Clock::new().stamp(Duration::from_millis(millis)),
+                event: &must[1],
+                id,
+                client: &must[2],
+                resumed,
+                client_subject: may[3],
+                method: may[4],
+                host: &must[3],
+                path: &must[4],
+                status: codes[4],
+                route: may[5],
+                upstream: may[6],
+                endpoint: may[7],
+                subprotocol: may[8],
+                handshake: spans[2],
+                duration: spans[3],
+                received_bytes: resumed.map(|_| numbers[12]),
+                sent_bytes: resumed.map(|_| numbers[13]),
+                session: is_end.then_some(end),
+                reason: may[9],
+                ..line("")
+            };
+            prop_assert_eq!(written(&line), by_serde(&line));
+        }
+    }
+}
