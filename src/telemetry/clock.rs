@@ -10,6 +10,11 @@ use super::record::time_text;
 pub(super) struct Stamp([u8; 24]);
 
 impl Stamp {
+    /// As ASCII.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// As text.
     pub(super) fn as_str(&self) -> &str {
         // It is ASCII.

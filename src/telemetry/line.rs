@@ -2,60 +2,38 @@
 
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
-
 use super::clock::Stamp;
+use super::json::{Hex, Millis, Object, Plain, key};
 use super::record::{EndedBy, millis};
 
 /// What a line says; what does not apply to an event is absent.
-#[derive(Serialize)]
 pub(super) struct Line<'a> {
-    #[serde(serialize_with = "as_text")]
     pub(super) time: Stamp,
     pub(super) event: &'a str,
-    #[serde(serialize_with = "in_hex")]
     pub(super) id: u64,
     pub(super) client: &'a str,
     pub(super) listener: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) resumed: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) client_subject: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) method: Option<&'a str>,
     pub(super) host: &'a str,
     pub(super) path: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) route: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) upstream: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) endpoint: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) subprotocol: Option<&'a str>,
-    #[serde(rename = "handshake_ms", serialize_with = "in_millis")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) handshake: Option<Duration>,
-    #[serde(rename = "duration_ms", serialize_with = "in_millis")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) duration: Option<Duration>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) received_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sent_bytes: Option<u64>,
-    #[serde(flatten)]
     pub(super) session: Option<SessionLine<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<&'a str>,
 }
 
 /// What the line at a session's end says besides. What was not counted, with `frames = "off"`, is
 /// 0; what did not happen is absent.
-#[derive(Serialize)]
 pub(super) struct SessionLine<'a> {
     pub(super) client_to_upstream_bytes: u64,
     pub(super) upstream_to_client_bytes: u64,
@@ -69,28 +47,16 @@ pub(super) struct SessionLine<'a> {
     pub(super) upstream_to_client_pongs: u64,
     pub(super) pings_to_client: u64,
     pub(super) pings_to_upstream: u64,
-    #[serde(rename = "client_rtt_ms", serialize_with = "in_millis")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) client_rtt: Option<Duration>,
-    #[serde(rename = "upstream_rtt_ms", serialize_with = "in_millis")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) upstream_rtt: Option<Duration>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) client_close_code: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) client_close_reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) upstream_close_code: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) upstream_close_reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) close_code_to_client: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) close_code_to_upstream: Option<u16>,
-    #[serde(serialize_with = "by_name")]
     pub(super) ended_by: EndedBy,
     pub(super) why: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) protocol_error: Option<&'a str>,
 }
 
@@ -101,8 +67,32 @@ impl Line<'_> {
     /// As JSON, at the end of `out`.
     pub(super) fn add_json(&self, out: &mut Vec<u8>) {
         out.reserve(USUAL_BYTES);
-        // Into memory, and texts and numbers are all there is: nothing in it can fail.
-        let _ = serde_json::to_writer(out, self);
+        let mut object = Object::begin(out);
+        object.add(key!("time"), Plain(self.time.as_bytes()));
+        object.add(key!("event"), self.event);
+        object.add(key!("id"), Hex(self.id));
+        object.add(key!("client"), self.client);
+        object.add(key!("listener"), self.listener);
+        object.add_if(key!("tls"), self.tls);
+        object.add_if(key!("resumed"), self.resumed);
+        object.add_if(key!("client_subject"), self.client_subject);
+        object.add_if(key!("method"), self.method);
+        object.add(key!("host"), self.host);
+        object.add(key!("path"), self.path);
+        object.add_if(key!("status"), self.status);
+        object.add_if(key!("route"), self.route);
+        object.add_if(key!("upstream"), self.upstream);
+        object.add_if(key!("endpoint"), self.endpoint);
+        object.add_if(key!("subprotocol"), self.subprotocol);
+        object.add_if(key!("handshake_ms"), self.handshake.map(Millis));
+        object.add_if(key!("duration_ms"), self.duration.map(Millis));
+        object.add_if(key!("received_bytes"), self.received_bytes);
+        object.add_if(key!("sent_bytes"), self.sent_bytes);
+        if let Some(session) = &self.session {
+            session.add_members(&mut object);
+        }
+        object.add_if(key!("reason"), self.reason);
+        object.end();
     }
 
     /// The same for eyes: what matters first, absent things left out.
@@ -134,6 +124,32 @@ impl Line<'_> {
 }
 
 impl SessionLine<'_> {
+    fn add_members(&self, line: &mut Object<'_>) {
+        line.add(key!("client_to_upstream_bytes"), self.client_to_upstream_bytes);
+        line.add(key!("upstream_to_client_bytes"), self.upstream_to_client_bytes);
+        line.add(key!("client_to_upstream_messages"), self.client_to_upstream_messages);
+        line.add(key!("upstream_to_client_messages"), self.upstream_to_client_messages);
+        line.add(key!("client_to_upstream_fragments"), self.client_to_upstream_fragments);
+        line.add(key!("upstream_to_client_fragments"), self.upstream_to_client_fragments);
+        line.add(key!("client_to_upstream_pings"), self.client_to_upstream_pings);
+        line.add(key!("upstream_to_client_pings"), self.upstream_to_client_pings);
+        line.add(key!("client_to_upstream_pongs"), self.client_to_upstream_pongs);
+        line.add(key!("upstream_to_client_pongs"), self.upstream_to_client_pongs);
+        line.add(key!("pings_to_client"), self.pings_to_client);
+        line.add(key!("pings_to_upstream"), self.pings_to_upstream);
+        line.add_if(key!("client_rtt_ms"), self.client_rtt.map(Millis));
+        line.add_if(key!("upstream_rtt_ms"), self.upstream_rtt.map(Millis));
+        line.add_if(key!("client_close_code"), self.client_close_code);
+        line.add_if(key!("client_close_reason"), self.client_close_reason);
+        line.add_if(key!("upstream_close_code"), self.upstream_close_code);
+        line.add_if(key!("upstream_close_reason"), self.upstream_close_reason);
+        line.add_if(key!("close_code_to_client"), self.close_code_to_client);
+        line.add_if(key!("close_code_to_upstream"), self.close_code_to_upstream);
+        line.add(key!("ended_by"), self.ended_by.name());
+        line.add(key!("why"), self.why);
+        line.add_if(key!("protocol_error"), self.protocol_error);
+    }
+
     fn add_text(&self, parts: &mut Vec<String>) {
         let way = |name, bytes, messages| format!("{name} {bytes}B in {messages} messages");
         parts.push(way("up", self.client_to_upstream_bytes, self.client_to_upstream_messages));
@@ -155,27 +171,12 @@ impl SessionLine<'_> {
     }
 }
 
-fn as_text<S: Serializer>(time: &Stamp, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(time.as_str())
-}
-
-fn in_hex<S: Serializer>(id: &u64, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&format_args!("{id:016x}"))
-}
-
-fn in_millis<S: Serializer>(took: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-    took.map(millis).serialize(to)
-}
-
-fn by_name<S: Serializer>(who: &EndedBy, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(who.name())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
     use proptest::option;
     use proptest::prelude::*;
+    use serde::Serialize;
     use serde_json::to_string as json;
 
     use super::super::clock::Clock;

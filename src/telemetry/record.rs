@@ -634,5 +634,10 @@ pub fn seconds(duration: Duration) -> f64 {
 
 /// Milliseconds with three digits behind the point.
 pub(super) fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
+    micros(duration) as f64 / 1e3
+}
+
+/// Microseconds, to the nearest one.
+pub(super) fn micros(duration: Duration) -> u64 {
+    (duration.as_secs_f64() * 1e6).round() as u64
 }

@@ -1,0 +1,147 @@
+//! Writes the members of a JSON object, one behind the other.
+//!
+//! Elsewhere serde does this. A line of the access log is written for every request, though, and
+//! with serde it took 9,000 of the 60,000 instructions of an ordinary GET. What is known before is
+//! not found out again here: names need no escaping, and neither do ids and times; texts are
+//! looked through eight bytes at once. Escaping itself is left to serde_json.
+
+use std::time::Duration;
+
+use super::record::micros;
+
+/// The name of a member as it is written.
+macro_rules! key {
+    ($name:literal) => {
+        concat!("\"", $name, "\":")
+    };
+}
+pub(super) use key;
+
+/// An object that is being written.
+pub(super) struct Object<'a>(&'a mut Vec<u8>);
+
+impl<'a> Object<'a> {
+    /// Begins one at the end of `out`.
+    pub(super) fn begin(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self(out)
+    }
+
+    /// Adds a member; its name is from [`key!`].
+    // Where it is called, so that the name's length is known, and copying it takes no call.
+    #[inline(always)]
+    pub(super) fn add(&mut self, key: &'static str, value: impl Value) {
+        self.0.extend_from_slice(key.as_bytes());
+        value.add_to(self.0);
+        self.0.push(b',');
+    }
+
+    /// Adds a member if there is a value.
+    #[inline(always)]
+    pub(super) fn add_if(&mut self, key: &'static str, value: Option<impl Value>) {
+        if let Some(value) = value {
+            self.add(key, value);
+        }
+    }
+
+    /// Ends it.
+    pub(super) fn end(self) {
+        if self.0.last() == Some(&b',') {
+            self.0.pop();
+        }
+        self.0.push(b'}');
+    }
+}
+
+/// What a member may be.
+pub(super) trait Value {
+    /// Writes it at the end of `out`.
+    fn add_to(self, out: &mut Vec<u8>);
+}
+
+impl Value for &str {
+    fn add_to(self, out: &mut Vec<u8>) {
+        if is_plain(self.as_bytes()) {
+            Plain(self.as_bytes()).add_to(out);
+        } else {
+            // Into memory: it cannot fail.
+            let _ = serde_json::to_writer(out, self);
+        }
+    }
+}
+
+/// Whether a text is written as it is: all but control characters, quotes and backslashes are
+/// (RFC 8259 §7).
+fn is_plain(text: &[u8]) -> bool {
+    let is_escaped = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    let (words, rest) = text.as_chunks::<8>();
+    // All of a word, whatever is found: the compiler makes one comparison of eight.
+    let has_escaped =
+        |word: &[u8; 8]| word.iter().fold(false, |found, byte| found | is_escaped(*byte));
+    !words.iter().any(has_escaped) && !rest.iter().any(|byte| is_escaped(*byte))
+}
+
+/// A text that is known to be plain: UTF-8, and nothing in it is escaped.
+pub(super) struct Plain<'a>(pub(super) &'a [u8]);
+
+impl Value for Plain<'_> {
+    #[inline]
+    fn add_to(self, out: &mut Vec<u8>) {
+        out.push(b'"');
+        out.extend_from_slice(self.0);
+        out.push(b'"');
+    }
+}
+
+impl Value for bool {
+    #[inline]
+    fn add_to(self, out: &mut Vec<u8>) {
+        match self {
+            true => out.extend_from_slice(b"true"),
+            false => out.extend_from_slice(b"false"),
+        }
+    }
+}
+
+impl Value for u64 {
+    fn add_to(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(itoa::Buffer::new().format(self).as_bytes());
+    }
+}
+
+impl Value for u16 {
+    fn add_to(self, out: &mut Vec<u8>) {
+        u64::from(self).add_to(out);
+    }
+}
+
+/// A number in sixteen hexadecimal digits.
+pub(super) struct Hex(pub(super) u64);
+
+impl Value for Hex {
+    fn add_to(self, out: &mut Vec<u8>) {
+        let digits = std::array::from_fn::<u8, 16, _>(|place| {
+            b"0123456789abcdef"[(self.0 >> (60 - 4 * place)) as usize & 0xf]
+        });
+        Plain(&digits).add_to(out);
+    }
+}
+
+/// A span in milliseconds, with up to three digits behind the point and at least one, as an `f64`
+/// is written.
+pub(super) struct Millis(pub(super) Duration);
+
+impl Value for Millis {
+    fn add_to(self, out: &mut Vec<u8>) {
+        let micros = micros(self.0);
+        (micros / 1000).add_to(out);
+        let digit = |place| b'0' + (micros / place % 10) as u8;
+        let shown = match micros % 1000 {
+            rest if rest % 100 == 0 => 1,
+            rest if rest % 10 == 0 => 2,
+            _ => 3,
+        };
+        out.push(b'.');
+        out.extend_from_slice(&[digit(100), digit(10), digit(1)][..shown]);
+    }
+}
