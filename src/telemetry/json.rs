@@ -9,31 +9,33 @@ use std::time::Duration;
 
 use super::record::micros;
 
-/// The name of a member as it is written.
+/// The name of a member as it is written, with what stands before it.
 macro_rules! key {
     ($name:literal) => {
-        concat!("\"", $name, "\":")
+        concat!(",\"", $name, "\":")
     };
 }
 pub(super) use key;
 
 /// An object that is being written.
-pub(super) struct Object<'a>(&'a mut Vec<u8>);
+pub(super) struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    begins_at: usize,
+}
 
 impl<'a> Object<'a> {
-    /// Begins one at the end of `out`.
+    /// Begins one at the end of `out`; it will have one member at least.
     pub(super) fn begin(out: &'a mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self(out)
+        let begins_at = out.len();
+        Self { out, begins_at }
     }
 
     /// Adds a member; its name is from [`key!`].
     // Where it is called, so that the name's length is known, and copying it takes no call.
     #[inline(always)]
     pub(super) fn add(&mut self, key: &'static str, value: impl Value) {
-        self.0.extend_from_slice(key.as_bytes());
-        value.add_to(self.0);
-        self.0.push(b',');
+        self.out.extend_from_slice(key.as_bytes());
+        value.add_to(self.out);
     }
 
     /// Adds a member if there is a value.
@@ -46,10 +48,11 @@ impl<'a> Object<'a> {
 
     /// Ends it.
     pub(super) fn end(self) {
-        if self.0.last() == Some(&b',') {
-            self.0.pop();
+        // Where the first member has its comma: so none of them has to be told apart.
+        if let Some(first) = self.out.get_mut(self.begins_at) {
+            *first = b'{';
         }
-        self.0.push(b'}');
+        self.out.push(b'}');
     }
 }
 
@@ -64,21 +67,30 @@ impl Value for &str {
         if is_plain(self.as_bytes()) {
             Plain(self.as_bytes()).add_to(out);
         } else {
-            // Into memory: it cannot fail.
-            let _ = serde_json::to_writer(out, self);
+            add_escaped(self, out);
         }
     }
+}
+
+// Apart, so that the usual case is a short function.
+#[cold]
+fn add_escaped(text: &str, out: &mut Vec<u8>) {
+    // Into memory: it cannot fail.
+    let _ = serde_json::to_writer(out, text);
 }
 
 /// Whether a text is written as it is: all but control characters, quotes and backslashes are
 /// (RFC 8259 §7).
 fn is_plain(text: &[u8]) -> bool {
-    let is_escaped = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
-    let (words, rest) = text.as_chunks::<8>();
-    // All of a word, whatever is found: the compiler makes one comparison of eight.
-    let has_escaped =
-        |word: &[u8; 8]| word.iter().fold(false, |found, byte| found | is_escaped(*byte));
-    !words.iter().any(has_escaped) && !rest.iter().any(|byte| is_escaped(*byte))
+    let is_plain = |byte: &u8| (*byte >= 0x20) & (*byte != b'"') & (*byte != b'\\');
+    // All of a word whatever is found, of which the compiler makes one comparison of eight.
+    let is_plain_word =
+        |word: &[u8; 8]| word.iter().fold(true, |so_far, byte| so_far & is_plain(byte));
+    match text.last_chunk() {
+        // The last one overlaps with the one before: looking twice is less than looking at each.
+        Some(last) => text.as_chunks().0.iter().all(is_plain_word) && is_plain_word(last),
+        None => text.iter().all(is_plain),
+    }
 }
 
 /// A text that is known to be plain: UTF-8, and nothing in it is escaped.

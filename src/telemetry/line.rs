@@ -9,7 +9,7 @@ use super::record::{EndedBy, millis};
 /// What a line says; what does not apply to an event is absent.
 pub(super) struct Line<'a> {
     pub(super) time: Stamp,
-    pub(super) event: &'a str,
+    pub(super) event: &'static str,
     pub(super) id: u64,
     pub(super) client: &'a str,
     pub(super) listener: &'a str,
@@ -68,12 +68,13 @@ impl Line<'_> {
     pub(super) fn add_json(&self, out: &mut Vec<u8>) {
         out.reserve(USUAL_BYTES);
         let mut object = Object::begin(out);
+        // Words of ours, digits and colons are plain; all else is looked through.
         object.add(key!("time"), Plain(self.time.as_bytes()));
-        object.add(key!("event"), self.event);
+        object.add(key!("event"), Plain(self.event.as_bytes()));
         object.add(key!("id"), Hex(self.id));
-        object.add(key!("client"), self.client);
-        object.add(key!("listener"), self.listener);
-        object.add_if(key!("tls"), self.tls);
+        object.add(key!("client"), Plain(self.client.as_bytes()));
+        object.add(key!("listener"), Plain(self.listener.as_bytes()));
+        object.add_if(key!("tls"), self.tls.map(|name| Plain(name.as_bytes())));
         object.add_if(key!("resumed"), self.resumed);
         object.add_if(key!("client_subject"), self.client_subject);
         object.add_if(key!("method"), self.method);
@@ -145,7 +146,7 @@ impl SessionLine<'_> {
         line.add_if(key!("upstream_close_reason"), self.upstream_close_reason);
         line.add_if(key!("close_code_to_client"), self.close_code_to_client);
         line.add_if(key!("close_code_to_upstream"), self.close_code_to_upstream);
-        line.add(key!("ended_by"), self.ended_by.name());
+        line.add(key!("ended_by"), Plain(self.ended_by.name().as_bytes()));
         line.add(key!("why"), self.why);
         line.add_if(key!("protocol_error"), self.protocol_error);
     }
@@ -173,9 +174,12 @@ impl SessionLine<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use proptest::collection::vec;
     use proptest::option;
     use proptest::prelude::*;
+    use proptest::sample::select;
     use serde::Serialize;
     use serde_json::to_string as json;
 
@@ -183,7 +187,7 @@ mod tests {
     use super::*;
 
     /// What any line says.
-    fn line(event: &str) -> Line<'_> {
+    fn line(event: &'static str) -> Line<'static> {
         Line {
             time: Clock::new().stamp(Duration::from_millis(1_795_199_940_042)),
             event,
@@ -477,7 +481,10 @@ mod tests {
             id: u64,
             millis in 0..4_102_444_800_000u64,
             resumed in option::of(any::<bool>()),
-            must in vec(text(), 5),
+            event in select(vec!["request", "open", "end"]),
+            client: SocketAddr,
+            tls in option::of(select(vec!["1.2", "1.3"])),
+            must in vec(text(), 3),
             may in vec(option::of(text()), 10),
             numbers in vec(prop_oneof![any::<u64>(), 0..1000u64], 14),
             codes in vec(option::of(any::<u16>()), 5),
@@ -512,14 +519,14 @@ mod tests {
             };
             let line = Line {
                 time: Clock::new().stamp(Duration::from_millis(millis)),
-                event: &must[1],
                 id,
-                client: &must[2],
+                client: &client.to_string(),
+                tls,
                 resumed,
                 client_subject: may[3],
                 method: may[4],
-                host: &must[3],
-                path: &must[4],
+                host: &must[1],
+                path: &must[2],
                 status: codes[4],
                 route: may[5],
                 upstream: may[6],
@@ -531,7 +538,7 @@ mod tests {
                 sent_bytes: resumed.map(|_| numbers[13]),
                 session: is_end.then_some(end),
                 reason: may[9],
-                ..line("")
+                ..line(event)
             };
             prop_assert_eq!(written(&line), by_serde(&line));
         }

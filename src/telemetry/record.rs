@@ -519,7 +519,7 @@ impl Inner {
         });
     }
 
-    fn write(&self, event: &str, now: Instant) {
+    fn write(&self, event: &'static str, now: Instant) {
         let Ok(told) = self.told.try_borrow() else { return };
         let line = || self.line(event, now, &told);
         match self.log.format() {
@@ -529,7 +529,7 @@ impl Inner {
         }
     }
 
-    fn line<'a>(&'a self, event: &'a str, now: Instant, told: &'a Told) -> Line<'a> {
+    fn line<'a>(&'a self, event: &'static str, now: Instant, told: &'a Told) -> Line<'a> {
         let (is_open, is_end) = (event == "open", event == "end");
         let since = told.opened.filter(|_| is_end).unwrap_or(self.began);
         let received = self.to_upstream.bytes.get();
