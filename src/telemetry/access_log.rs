@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -23,15 +23,19 @@ use crate::config::{self, LogFormat};
 
 /// Batches that may wait for the writer.
 const WAITING: usize = 256;
-/// A batch is handed over at the latest when it is this large, and `BATCH_AGE` after its first
-/// line.
-const BATCH_BYTES: usize = 32 * 1024;
+/// A batch is handed over at the latest `BATCH_AGE` after its first line, and when it has no room
+/// for a long line any more.
 const BATCH_AGE: Duration = Duration::from_millis(50);
+const BATCH_BYTES: usize = 32 * 1024;
+const LONG_LINE: usize = 1024;
+/// Buffers that are kept for the batches to come, when nothing is going on.
+const SPARE: usize = 4;
 
 /// The writing end; every worker makes a [`WorkerLog`] of it.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     batches: SyncSender<Batch>,
+    spare: Arc<Spare>,
     dropped: Arc<AtomicU64>,
     style: Arc<ArcSwap<Style>>,
     /// Where the writer is to go on, if a reload says so.
@@ -92,6 +96,26 @@ struct Batch {
     count: u64,
 }
 
+/// Buffers of batches that are written, for those that come. Made on one thread and freed on
+/// another, each would cost more than the lines in it.
+#[derive(Debug, Default)]
+struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn put_back(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not one that an endless path has made large.
+        if kept.len() < SPARE && buffer.capacity() <= 2 * BATCH_BYTES {
+            kept.push(buffer);
+        }
+    }
+}
+
 /// The thread that writes; it ends when the last [`AccessLog`] is gone.
 #[derive(Debug)]
 pub struct Writer {
@@ -131,13 +155,15 @@ pub fn start(opened: Opened, dropped_in_all: Arc<AtomicU64>) -> io::Result<(Acce
     let (done, is_done) = sync_channel(1);
     let log = AccessLog {
         batches: sender,
+        spare: Arc::default(),
         dropped: Arc::default(),
         style: Arc::new(ArcSwap::from_pointee(opened.style)),
         next: Arc::default(),
     };
-    let (dropped, next, out) = (log.dropped.clone(), log.next.clone(), opened.out);
+    let (spare, dropped) = (log.spare.clone(), log.dropped.clone());
+    let (next, out) = (log.next.clone(), opened.out);
     let thread = thread::Builder::new().name("access-log".into()).spawn(move || {
-        write_all(&receiver, out, &next, &dropped, &dropped_in_all);
+        write_all(&receiver, out, &next, &spare, &dropped, &dropped_in_all);
         // Dropped in any case, which says the same.
         let _ = done.send(());
     })?;
@@ -156,6 +182,7 @@ fn write_all(
     batches: &Receiver<Batch>,
     mut out: Out,
     next: &Mutex<Option<Out>>,
+    spare: &Spare,
     dropped: &AtomicU64,
     dropped_in_all: &AtomicU64,
 ) {
@@ -175,6 +202,7 @@ fn write_all(
                 is_failing = true;
             }
         }
+        spare.put_back(batch.lines);
         let lost = dropped.swap(0, Ordering::Relaxed);
         dropped_in_all.fetch_add(lost, Ordering::Relaxed);
         if lost > 0 && !is_failing {
@@ -191,16 +219,16 @@ pub struct WorkerLog {
     metrics: Arc<Metrics>,
     worker: usize,
     batch: RefCell<Batch>,
-    /// As large as the batch before: the next is likely to be, too, and has not to grow into it.
-    room: Cell<usize>,
+    /// Whether a task is waiting to hand over what there is then.
+    is_awaited: Cell<bool>,
     clock: Clock,
 }
 
 impl WorkerLog {
     /// The end of the worker with this number.
     pub fn new(log: AccessLog, metrics: Arc<Metrics>, worker: usize) -> Rc<Self> {
-        let (batch, room, clock) = (RefCell::default(), Cell::default(), Clock::new());
-        Rc::new(Self { log, metrics, worker, batch, room, clock })
+        let (batch, is_awaited, clock) = (RefCell::default(), Cell::default(), Clock::new());
+        Rc::new(Self { log, metrics, worker, batch, is_awaited, clock })
     }
 
     /// How lines are to look.
@@ -231,22 +259,24 @@ impl WorkerLog {
     /// Adds a line, which `write` appends without its end. Must be called within the worker's
     /// runtime, which hands the batch over a moment later.
     pub(super) fn line(self: &Rc<Self>, write: impl FnOnce(&mut Vec<u8>)) {
-        let (is_first, is_full) = {
+        let is_full = {
             let mut batch = self.batch.borrow_mut();
             if batch.count == 0 {
-                batch.lines.reserve(self.room.get());
+                batch.lines = self.log.spare.take();
             }
             write(&mut batch.lines);
             batch.lines.push(b'\n');
             batch.count += 1;
-            (batch.count == 1, batch.lines.len() >= BATCH_BYTES)
+            batch.lines.len() > BATCH_BYTES - LONG_LINE
         };
         if is_full {
             self.hand_over();
-        } else if is_first && tokio::runtime::Handle::try_current().is_ok() {
+        } else if !self.is_awaited.get() && tokio::runtime::Handle::try_current().is_ok() {
+            self.is_awaited.set(true);
             let log = self.clone();
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(BATCH_AGE).await;
+                log.is_awaited.set(false);
                 log.hand_over();
             });
         }
@@ -259,10 +289,11 @@ impl WorkerLog {
             return;
         }
         let full = std::mem::take(&mut *batch);
-        self.room.set(full.lines.len());
-        let count = full.count;
-        if self.log.batches.try_send(full).is_err() {
-            self.log.dropped.fetch_add(count, Ordering::Relaxed);
+        if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) =
+            self.log.batches.try_send(full)
+        {
+            self.log.dropped.fetch_add(batch.count, Ordering::Relaxed);
+            self.log.spare.put_back(batch.lines);
         }
     }
 }
