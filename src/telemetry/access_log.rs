@@ -2,6 +2,7 @@
 //! of its own, so that a slow disk or terminal never holds up traffic. What cannot be kept up
 //! with is dropped, and how much is said.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -252,7 +253,7 @@ impl WorkerLog {
     }
 
     /// A path and query without its secrets.
-    pub(super) fn redacted(&self, path_and_query: &str) -> String {
+    pub(super) fn redacted<'a>(&self, path_and_query: &'a str) -> Cow<'a, str> {
         redact::query(path_and_query, &self.log.style.load().redact)
     }
 
