@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 
 use super::clock::{Clock, Stamp};
 use super::metrics::Metrics;
@@ -23,11 +23,11 @@ use super::redact;
 use crate::config::{self, LogFormat};
 
 /// Batches that may wait for the writer.
-const WAITING: usize = 256;
+const WAITING: usize = 128;
 /// A batch is handed over at the latest `BATCH_AGE` after its first line, and when it has no room
 /// for a long line any more.
 const BATCH_AGE: Duration = Duration::from_millis(50);
-const BATCH_BYTES: usize = 32 * 1024;
+const BATCH_BYTES: usize = 64 * 1024;
 const LONG_LINE: usize = 1024;
 /// Buffers that are kept for the batches to come, when nothing is going on.
 const SPARE: usize = 4;
@@ -103,8 +103,10 @@ struct Batch {
 struct Spare(Mutex<Vec<Vec<u8>>>);
 
 impl Spare {
-    fn take(&self) -> Vec<u8> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    /// One of them, or one that is made with so much room.
+    fn take(&self, room: usize) -> Vec<u8> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(room))
     }
 
     fn put_back(&self, mut buffer: Vec<u8>) {
@@ -216,10 +218,15 @@ fn write_all(
 #[derive(Debug)]
 pub struct WorkerLog {
     log: AccessLog,
+    /// Looked at for every line: cached, that costs no more than to see that it is the same.
+    style: RefCell<Cache<Arc<ArcSwap<Style>>, Arc<Style>>>,
     /// What is counted besides, and the number under which this worker counts it.
     metrics: Arc<Metrics>,
     worker: usize,
     batch: RefCell<Batch>,
+    /// What a buffer is made for: all of a batch where the one before was one, as it would be copied
+    /// several times to grow into it.
+    room: Cell<usize>,
     /// Whether a task is waiting to hand over what there is then.
     is_awaited: Cell<bool>,
     clock: Clock,
@@ -228,13 +235,15 @@ pub struct WorkerLog {
 impl WorkerLog {
     /// The end of the worker with this number.
     pub fn new(log: AccessLog, metrics: Arc<Metrics>, worker: usize) -> Rc<Self> {
-        let (batch, is_awaited, clock) = (RefCell::default(), Cell::default(), Clock::new());
-        Rc::new(Self { log, metrics, worker, batch, is_awaited, clock })
+        let style = RefCell::new(Cache::new(log.style.clone()));
+        let (batch, room, is_awaited) = (RefCell::default(), Cell::default(), Cell::default());
+        let clock = Clock::new();
+        Rc::new(Self { log, style, metrics, worker, batch, room, is_awaited, clock })
     }
 
     /// How lines are to look.
     pub(super) fn format(&self) -> LogFormat {
-        self.log.style.load().format
+        self.style.borrow_mut().load().format
     }
 
     /// What is counted besides.
@@ -254,7 +263,7 @@ impl WorkerLog {
 
     /// A path and query without its secrets.
     pub(super) fn redacted<'a>(&self, path_and_query: &'a str) -> Cow<'a, str> {
-        redact::query(path_and_query, &self.log.style.load().redact)
+        redact::query(path_and_query, &self.style.borrow_mut().load().redact)
     }
 
     /// Adds a line, which `write` appends without its end. Must be called within the worker's
@@ -263,12 +272,12 @@ impl WorkerLog {
         let is_full = {
             let mut batch = self.batch.borrow_mut();
             if batch.count == 0 {
-                batch.lines = self.log.spare.take();
+                batch.lines = self.log.spare.take(self.room.get());
             }
             write(&mut batch.lines);
             batch.lines.push(b'\n');
             batch.count += 1;
-            batch.lines.len() > BATCH_BYTES - LONG_LINE
+            is_whole(&batch.lines)
         };
         if is_full {
             self.hand_over();
@@ -290,6 +299,7 @@ impl WorkerLog {
             return;
         }
         let full = std::mem::take(&mut *batch);
+        self.room.set(if is_whole(&full.lines) { BATCH_BYTES } else { 0 });
         if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) =
             self.log.batches.try_send(full)
         {
@@ -299,8 +309,79 @@ impl WorkerLog {
     }
 }
 
+fn is_whole(lines: &[u8]) -> bool {
+    lines.len() > BATCH_BYTES - LONG_LINE
+}
+
 impl Drop for WorkerLog {
     fn drop(&mut self) {
         self.hand_over();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was written, for a test to look at.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("not poisoned").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn start_with(out: impl Write + Send + 'static) -> (AccessLog, Writer, Arc<AtomicU64>) {
+        let style = Style { format: LogFormat::Json, redact: Vec::new() };
+        let dropped = Arc::<AtomicU64>::default();
+        let opened = Opened { out: Out(Box::new(out)), style };
+        let (log, writer) = start(opened, dropped.clone()).expect("a thread");
+        (log, writer, dropped)
+    }
+
+    fn worker_log(log: &AccessLog) -> Rc<WorkerLog> {
+        WorkerLog::new(log.clone(), Metrics::new(1), 0)
+    }
+
+    #[test]
+    fn no_line_is_lost_or_written_twice_while_buffers_go_round() {
+        let written = Written::default();
+        let (log, writer, dropped) = start_with(written.clone());
+        let worker = worker_log(&log);
+        let mut expected = String::new();
+        for at in 0..10_000 {
+            let line = format!("{at} {}", "x".repeat(at % 97));
+            worker.line(|out| out.extend(line.as_bytes()));
+            expected += &format!("{line}\n");
+            if at % 1_000 == 0 {
+                worker.hand_over();
+            }
+        }
+        drop((worker, log));
+        writer.finish();
+        assert_eq!(dropped.load(Ordering::Relaxed), 0);
+        assert!(*written.0.lock().expect("not poisoned") == expected.as_bytes());
+    }
+
+    #[test]
+    fn few_buffers_are_kept_and_no_large_one() {
+        let spare = Spare::default();
+        for _ in 0..2 * SPARE {
+            spare.put_back(b"a line\n".to_vec());
+        }
+        spare.put_back(Vec::with_capacity(4 * BATCH_BYTES));
+        let kept: Vec<_> = (0..2 * SPARE).map(|_| spare.take(0)).collect();
+        assert_eq!(kept.iter().filter(|buffer| buffer.capacity() > 0).count(), SPARE);
+        assert!(kept.iter().all(Vec::is_empty));
+
+        spare.put_back(Vec::with_capacity(4 * BATCH_BYTES));
+        assert_eq!(spare.take(0).capacity(), 0);
     }
 }

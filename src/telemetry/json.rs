@@ -130,11 +130,24 @@ impl Value for u16 {
 /// A number in sixteen hexadecimal digits.
 pub(super) struct Hex(pub(super) u64);
 
+/// The two digits of every byte.
+const HEX: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 0xf]];
+        byte += 1;
+    }
+    pairs
+};
+
 impl Value for Hex {
     fn add_to(self, out: &mut Vec<u8>) {
-        let digits = std::array::from_fn::<u8, 16, _>(|place| {
-            b"0123456789abcdef"[(self.0 >> (60 - 4 * place)) as usize & 0xf]
-        });
+        let mut digits = [0; 16];
+        for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(self.0.to_be_bytes()) {
+            *pair = HEX[usize::from(byte)];
+        }
         Plain(&digits).add_to(out);
     }
 }
@@ -148,12 +161,10 @@ impl Value for Millis {
         let micros = micros(self.0);
         (micros / 1000).add_to(out);
         let digit = |place| b'0' + (micros / place % 10) as u8;
-        let shown = match micros % 1000 {
-            rest if rest % 100 == 0 => 1,
-            rest if rest % 10 == 0 => 2,
-            _ => 3,
-        };
-        out.push(b'.');
-        out.extend_from_slice(&[digit(100), digit(10), digit(1)][..shown]);
+        match micros % 1000 {
+            rest if rest % 100 == 0 => out.extend_from_slice(&[b'.', digit(100)]),
+            rest if rest % 10 == 0 => out.extend_from_slice(&[b'.', digit(100), digit(10)]),
+            _ => out.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]),
+        }
     }
 }
