@@ -131,7 +131,7 @@ impl Value for u16 {
 pub(super) struct Hex(pub(super) u64);
 
 /// The two digits of every byte.
-const HEX: [[u8; 2]; 256] = {
+static HEX: [[u8; 2]; 256] = {
     let digits = b"0123456789abcdef";
     let mut pairs = [[0; 2]; 256];
     let mut byte = 0;
@@ -160,6 +160,7 @@ impl Value for Millis {
     fn add_to(self, out: &mut Vec<u8>) {
         let micros = micros(self.0);
         (micros / 1000).add_to(out);
+        // A digit fits.
         let digit = |place| b'0' + (micros / place % 10) as u8;
         match micros % 1000 {
             rest if rest % 100 == 0 => out.extend_from_slice(&[b'.', digit(100)]),
