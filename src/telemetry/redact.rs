@@ -169,6 +169,9 @@ mod tests {
             ("/ws?", "/ws?"),
             ("/a;v=1/b;jsessionid=f00/c/", "/a;v=1/b;jsessionid=[redacted]/c/"),
             ("/a;v=1/b;session_id=f00;w=2/c/?d", "/a;v=1/b;session_id=[redacted];w=2/c/?d"),
+            ("/a;v=1/b;key=f00/c", "/a;v=1/b;key=[redacted]/c"),
+            ("/a/key=f00/c", "/a/key=[redacted]/c"),
+            ("/a;v=1/b;w=2/c?d=3&=4&e", "/a;v=1/b;w=2/c?d=3&=4&e"),
             ("/ws%3Ftoken=abc", "/ws%3Ftoken=[redacted]"),
         ] {
             assert_eq!(query(given, &["ours".into()]), shown);
