@@ -97,8 +97,8 @@ struct Batch {
     count: u64,
 }
 
-/// Buffers of batches that are written, for those that come. Made on one thread and freed on
-/// another, each would cost more than the lines in it.
+/// Buffers of batches that are written, for those that come: so that they are not made on one
+/// thread and freed on another, from which glibc has to gather them again, nor grown from nothing.
 #[derive(Debug, Default)]
 struct Spare(Mutex<Vec<Vec<u8>>>);
 

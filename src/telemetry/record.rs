@@ -27,8 +27,7 @@ use crate::ws::tracker::{Counts, Violation};
 pub struct ClientFacts {
     /// The peer's address.
     pub client: SocketAddr,
-    /// The same as text: it is formatted once, and not for each line, of which it would be a
-    /// third.
+    /// The same as text: it is formatted once, as that takes half as long as a whole line.
     client_text: Box<str>,
     /// The listener's address, as text.
     listener: Arc<str>,
