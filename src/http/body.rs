@@ -189,7 +189,7 @@ enum Source {
 struct Relayed {
     incoming: Incoming,
     is_read: bool,
-    _in_flight: InFlight,
+    in_flight: InFlight,
     then: Then,
 }
 
@@ -211,7 +211,7 @@ impl ResponseBody {
 
     /// An endpoint's answer.
     pub fn relayed(incoming: Incoming, in_flight: InFlight, then: Then) -> Self {
-        let relayed = Relayed { incoming, is_read: false, _in_flight: in_flight, then };
+        let relayed = Relayed { incoming, is_read: false, in_flight, then };
         Self { source: Source::Upstream(relayed), record: None, activity: None }
     }
 
@@ -244,7 +244,7 @@ impl Body for ResponseBody {
                 None => None,
             },
             Source::Upstream(relayed) => {
-                let mut frame = ready!(Pin::new(&mut relayed.incoming).poll_frame(cx));
+                let mut frame = ready!(relayed.poll_frame(cx));
                 end_hop(&mut frame);
                 relayed.is_read = is_last(&frame) || relayed.incoming.is_end_stream();
                 frame
@@ -286,19 +286,30 @@ impl Drop for ResponseBody {
     }
 }
 
+impl Relayed {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.then {
+            Then::Keep(_, Some(connection), _) => connection.poll_body(&mut self.incoming, cx),
+            Then::Keep(_, None, _) | Then::Close(_) => Pin::new(&mut self.incoming).poll_frame(cx),
+        }
+    }
+}
+
 impl Drop for Relayed {
     fn drop(&mut self) {
         let is_read = self.is_read || self.incoming.is_end_stream();
         match &mut self.then {
             Then::Keep(pool, connection, progress) => {
-                let Some(connection) = connection.take() else { return };
-                match pool {
-                    Some(pool) if is_read && progress.is_sent() => {
-                        pool.keep(self._in_flight.endpoint(), connection);
+                let connection = connection.take().filter(|_| is_read && progress.is_sent());
+                match (pool, connection) {
+                    (Some(pool), Some(connection)) => {
+                        pool.keep(self.in_flight.endpoint(), connection);
                     }
-                    // Nobody asks on it any more: hyper says goodbye by itself.
-                    None if is_read && progress.is_sent() => drop(connection),
-                    Some(_) | None => connection.close(),
+                    (None, Some(connection)) => connection.close_in_order(),
+                    (_, None) => {}
                 }
             }
             Then::Close(task) if !is_read => task.abort(),

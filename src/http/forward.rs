@@ -33,6 +33,7 @@ pub struct Outgoing {
     request: Option<Request<RequestBody>>,
     /// What it takes to send it once more, where that may be done.
     copy: Option<Request<()>>,
+    has_body: bool,
     progress: Progress,
     /// How long its body may pause.
     body_timeout: Duration,
@@ -50,11 +51,12 @@ impl Outgoing {
         record: &Record,
     ) -> Self {
         let (mut head, incoming) = request.into_parts();
-        if !incoming.is_end_stream() && !head.headers.contains_key(CONTENT_LENGTH) {
+        let has_body = !incoming.is_end_stream();
+        if has_body && !head.headers.contains_key(CONTENT_LENGTH) {
             // hyper takes a GET or HEAD that says nothing of a body for one without.
             head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let can_be_repeated = incoming.is_end_stream() && is_idempotent(&head.method);
+        let can_be_repeated = !has_body && is_idempotent(&head.method);
         let copy = can_be_repeated.then(|| repeatable(&head));
         let (mut body, progress) = RequestBody::new(incoming, record.clone());
         let opener = expects_continue(&head.headers).then(|| body.hold_back());
@@ -62,7 +64,7 @@ impl Outgoing {
         if let Some(opener) = &opener {
             open_on_continue(&mut request, opener);
         }
-        Self { request: Some(request), copy, progress, body_timeout, addresses }
+        Self { request: Some(request), copy, has_body, progress, body_timeout, addresses }
     }
 }
 
@@ -94,19 +96,17 @@ pub async fn forward(
             }
         };
         let request = outgoing.request.take().expect("it is put back before the next try");
-        let answer = pin!(way.connection.sender.try_send_request(request));
-        let limit = upstream.config.handshake_timeout;
-        match in_time(answer, limit, outgoing.body_timeout, &outgoing.progress).await {
-            Ok(Ok(answer)) => return finish(answer, way, pool, outgoing.progress),
-            Err(late) => {
-                way.connection.close();
-                return Err(late);
-            }
-            Ok(Err(_)) if outgoing.progress.is_broken() => {
-                way.connection.close();
+        let answer = {
+            let answer = pin!(way.connection.ask(request));
+            let limit = upstream.config.handshake_timeout;
+            in_time(answer, limit, outgoing.body_timeout, &outgoing.progress).await?
+        };
+        match answer {
+            Ok(answer) => return finish(answer, way, pool, outgoing),
+            Err(_) if outgoing.progress.is_broken() => {
                 return Err(Refusal::Malformed("its body cannot be read".into()));
             }
-            Ok(Err(failure)) => {
+            Err(failure) => {
                 outgoing.request = Some(again(failure, outgoing.copy.as_ref(), record)?);
                 // A kept connection that the endpoint closed meanwhile says nothing against it.
                 if is_fresh {
@@ -226,21 +226,21 @@ async fn in_time<F: Future>(
 
 fn finish(
     answer: Response<Incoming>,
-    way: Way,
+    mut way: Way,
     pool: Option<&Rc<Pool>>,
-    progress: Progress,
+    outgoing: Box<Outgoing>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        way.connection.close();
         return Err(Refusal::UnaskedSwitch);
     }
     let (mut head, incoming) = answer.into_parts();
-    if let Err(error) = framing::check_answer(&mut head.headers) {
-        way.connection.close();
-        return Err(Refusal::Framing(error));
-    }
+    framing::check_answer(&mut head.headers).map_err(Refusal::Framing)?;
     headers::to_client(&mut head, Hop::Ordinary);
-    let then = Then::Keep(pool.cloned(), Some(way.connection), progress);
+    if outgoing.has_body && !way.connection.is_idle() {
+        // Its end may still be on its way, while a client that sends does not read.
+        way.connection.go_on_alone();
+    }
+    let then = Then::Keep(pool.cloned(), Some(way.connection), outgoing.progress);
     Ok(Response::from_parts(head, ResponseBody::relayed(incoming, way.in_flight, then)))
 }
 
