@@ -308,7 +308,8 @@ async fn carry(
             Box::pin(open_session(asking, &route, activity, client, record)).await
         }
         Asking::Ordinary(outgoing) => {
-            forward::forward(outgoing, &route.upstream, &client.worker.pool, record).await
+            let pool = &client.worker.pool;
+            forward::forward(outgoing, &route.upstream, pool, activity, record).await
         }
     }
 }

@@ -1,16 +1,20 @@
 //! Ordinary requests: to an endpoint and back, bodies streaming both ways.
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::task::Poll;
+use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Response, StatusCode, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
+use tokio::time::Instant;
 
+use super::activity::Activity;
 use super::body::{Opener, Progress, RequestBody, ResponseBody, Then};
 use super::framing;
 use super::headers::{self, Hop};
@@ -78,6 +82,7 @@ pub async fn forward(
     mut outgoing: Box<Outgoing>,
     upstream: &Arc<Upstream>,
     pool: &Rc<Pool>,
+    activity: &Activity,
     record: &Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
     // A connection that began with the client's address is for nobody else.
@@ -99,7 +104,7 @@ pub async fn forward(
         let answer = {
             let answer = pin!(way.connection.ask(request));
             let limit = upstream.config.handshake_timeout;
-            in_time(answer, limit, outgoing.body_timeout, &outgoing.progress).await?
+            in_time(answer, limit, outgoing.body_timeout, &outgoing.progress, activity).await?
         };
         match answer {
             Ok(answer) => return finish(answer, way, pool, outgoing),
@@ -194,8 +199,8 @@ fn again(
 }
 
 /// The answer, unless it takes longer than `limit` after the last of the request went out, or the
-/// request's body stops coming. The clock is looked at only when a limit may be over, so a body
-/// costs no timer.
+/// request's body stops coming. The clock is looked at only when a limit may be over, so neither a
+/// request nor its body costs a timer.
 ///
 /// # Errors
 ///
@@ -205,23 +210,31 @@ async fn in_time<F: Future>(
     limit: Duration,
     body_timeout: Duration,
     progress: &Progress,
+    activity: &Activity,
 ) -> Result<F::Output, Refusal> {
     let began = Instant::now();
-    let mut deadline = began + limit.min(body_timeout);
-    loop {
-        let until = tokio::time::Instant::from_std(deadline);
-        if let Ok(answer) = tokio::time::timeout_at(until, &mut answer).await {
-            return Ok(answer);
+    activity.remind(Some(began + limit.min(body_timeout)));
+    let answered = poll_fn(|cx| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Ok(answer));
+        }
+        if !activity.is_reminded() {
+            return Poll::Pending;
         }
         // A body that is not asked for is held up by the upstream.
         let is_for_client = !progress.is_sent() && progress.is_awaited();
         let (limit, late) =
             if is_for_client { (body_timeout, Refusal::SlowBody) } else { (limit, Refusal::Slow) };
-        deadline = progress.last().unwrap_or(began) + limit;
+        let deadline = progress.last().unwrap_or(began) + limit;
         if deadline <= Instant::now() {
-            return Err(late);
+            return Poll::Ready(Err(late));
         }
-    }
+        activity.remind(Some(deadline));
+        Poll::Pending
+    })
+    .await;
+    activity.remind(None);
+    answered
 }
 
 fn finish(
