@@ -3,10 +3,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -49,6 +48,12 @@ struct Parts {
     opened: Instant,
 }
 
+/// What a request comes to with hyper; a failure has the request if nothing of it was sent.
+type Came = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+
+/// The same failure. Boxed, as it is large and an answer is what is handed on.
+pub type Failure = Box<TrySendError<Request<RequestBody>>>;
+
 type Http = http1::Connection<TokioIo<StillReadable>, RequestBody>;
 
 /// Who polls hyper's connection, without which nothing is sent or read.
@@ -87,28 +92,27 @@ impl Connection {
         Ok(Self(Box::new(Parts { sender, driver: Driver::Here(http), bell, waker, opened })))
     }
 
-    /// Sends a request, and returns the answer's head as soon as that is there.
+    /// Takes a request, which goes out when its answer is polled for the first time.
+    pub fn ask(&mut self, request: Request<RequestBody>) -> impl Future<Output = Came> + use<> {
+        let parts = &mut *self.0;
+        // Nobody is to be woken who polls it anyway.
+        parts.bell.muted(|| parts.sender.try_send_request(request))
+    }
+
+    /// The answer to what was asked; its body may still be coming.
     ///
     /// # Errors
     ///
     /// What hyper says, with the request if nothing of it was sent.
-    pub fn ask(
+    pub fn poll_answer(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> {
-        let parts = &mut *self.0;
-        // Nobody is to be woken who polls it anyway, as is done below.
-        let asked = parts.bell.muted(|| parts.sender.try_send_request(request));
-        async {
-            let mut asked = pin!(asked);
-            poll_fn(|cx| {
-                // Whatever changes for the answer, it does so while the connection is polled.
-                let mut nobody = Context::from_waker(Waker::noop());
-                let cx = if self.progress(cx) { cx } else { &mut nobody };
-                asked.as_mut().poll(cx)
-            })
-            .await
-        }
+        asked: Pin<&mut impl Future<Output = Came>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Incoming>, Failure>> {
+        // Whatever changes for the answer, it does so while the connection is polled.
+        let mut nobody = Context::from_waker(Waker::noop());
+        let cx = if self.progress(cx) { cx } else { &mut nobody };
+        asked.poll(cx).map_err(Box::new)
     }
 
     /// The next of an answer's body.
