@@ -34,7 +34,7 @@ pub struct Outgoing {
     /// `None` while it is being sent.
     request: Option<Request<RequestBody>>,
     /// What it takes to send it once more, where that may be done.
-    copy: Option<Copy>,
+    copy: Option<Transcript>,
     progress: Progress,
     /// How long its body may pause.
     body_timeout: Duration,
@@ -59,7 +59,7 @@ impl Outgoing {
             head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let can_be_repeated = !has_body && is_idempotent(&head.method);
-        let copy = can_be_repeated.then(|| Copy::of(&head));
+        let copy = can_be_repeated.then(|| Transcript::of(&head));
         let opener = (has_body && expects_continue(&head.headers)).then(|| body.hold_back());
         let mut request = Request::from_parts(head, body);
         if let Some(opener) = &opener {
@@ -180,7 +180,7 @@ async fn reach(
 /// be repeated and no byte of an answer came (RFC 9110 §9.2.2).
 fn again(
     mut failure: Failure,
-    copy: Option<&Copy>,
+    copy: Option<&Transcript>,
     record: &Record,
 ) -> Result<Request<RequestBody>, Refusal> {
     if let Some(unsent) = failure.take_message() {
@@ -259,14 +259,14 @@ fn finish(
 /// written down as cheaply as can be. The extensions stay behind: all they have is the case of
 /// header names, which is not worth a copy of every request.
 #[derive(Debug)]
-struct Copy {
+struct Transcript {
     method: Method,
     uri: Uri,
     /// Names and values by turns, each with a NUL behind it, which neither can have.
     headers: Vec<u8>,
 }
 
-impl Copy {
+impl Transcript {
     fn of(head: &request::Parts) -> Self {
         let len =
             |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 2;
