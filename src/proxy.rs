@@ -307,7 +307,8 @@ async fn carry(
             Box::pin(open_session(asking, &route, activity, client, record)).await
         }
         Asking::Ordinary(outgoing) => {
-            forward::forward(outgoing, &route.upstream, &client.worker.pool, record).await
+            let pool = &client.worker.pool;
+            forward::forward(outgoing, &route.upstream, pool, activity, record).await
         }
     }
 }
@@ -380,8 +381,10 @@ fn accept(
     let identity = client.identity.as_ref();
     let forwarded = Forwarded { client: &address, is_trusted, is_tls, host: asked_host, identity };
     headers::to_upstream(&mut head.headers, forwarded, hop);
-    let sent_host = route.upstream.config.host.as_ref().unwrap_or(asked_host);
-    if head.headers.get(HOST) != Some(sent_host) {
+    // Where the target has none, it is from there that we know what was asked for.
+    let is_as_asked = host.is_some() && head.uri.authority().is_none();
+    if route.upstream.config.host.is_some() || !is_as_asked {
+        let sent_host = route.upstream.config.host.as_ref().unwrap_or(asked_host);
         head.headers.insert(HOST, sent_host.clone());
     }
     head.uri = target::origin_form(&head.uri);
