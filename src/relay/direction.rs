@@ -230,8 +230,29 @@ impl Direction {
             {
                 return self.broken(Broken::Destination(error));
             }
+            // All that there was has gone on, and what comes next is awaited already.
+            if from.is_drained() && self.wants_nothing_else(to, dialogue) {
+                return Poll::Pending;
+            }
         }
         Poll::Ready(Err(Interrupted::Used))
+    }
+
+    /// Whether it waits for its source, which has said nothing since: so does, nearly always, the
+    /// other direction of the one that a message comes by.
+    #[inline]
+    pub(super) fn is_at_rest(&self, from: &Leg, to: &Leg, dialogue: &Dialogue) -> bool {
+        from.is_silent() && self.wants_nothing_else(to, dialogue)
+    }
+
+    /// Whether there is nothing to be done but what something new from its source would bring.
+    #[inline]
+    fn wants_nothing_else(&self, to: &Leg, dialogue: &Dialogue) -> bool {
+        self.state == State::Open
+            && !self.has_more
+            && self.bulk.is_none()
+            && !to.is_stuck()
+            && !self.has_to_say(dialogue)
     }
 
     /// Sends what we ourselves have to say this way, if [`Direction::has_to_say`]. Nothing may be

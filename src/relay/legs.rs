@@ -2,16 +2,17 @@
 //! into it.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite as _;
+use tokio::task::coop;
 
 use super::backlog::Backlog;
+use super::wire::Wire;
 use crate::tls::records::{Buffer, READ_BYTES, RecordError, Records, TakenOver};
-use crate::transport::{Socket, Stream};
+use crate::transport::Stream;
 
 /// A worker's scratch buffers, lent to one poll of one session at a time.
 #[derive(Debug, Default)]
@@ -68,7 +69,7 @@ pub(super) enum Received {
 /// One side of a session.
 #[derive(Debug)]
 pub(super) struct Leg {
-    socket: Socket,
+    wire: Wire,
     records: Option<Box<Records>>,
     /// Read before the relay began, not yet relayed.
     early: Backlog,
@@ -108,7 +109,7 @@ impl Leg {
             }
         };
         Self {
-            socket,
+            wire: Wire::new(socket),
             records,
             // Copied, even where it is empty: it is a slice of hyper's buffer, and would keep all
             // of its 8 KiB for as long as the session lasts.
@@ -120,6 +121,25 @@ impl Leg {
             discarded: 0,
             written: 0,
         }
+    }
+
+    /// Whether everything was received that has come up to the last read, and the next is awaited.
+    #[inline]
+    pub(super) fn is_drained(&self) -> bool {
+        // The end of TLS may have come with the last bytes, long before the FIN.
+        self.wire.is_awaited()
+            && self.records.as_ref().is_none_or(|records| records.end().is_none())
+    }
+
+    /// Whether it is drained, and nothing has come since.
+    #[inline]
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_drained() && !self.wire.is_readable()
+    }
+
+    /// It is polled with another waker from now on.
+    pub(super) fn forget_waker(&mut self) {
+        self.wire.forget_waker();
     }
 
     /// Receives what there is into the scratch buffer, behind what that began with.
@@ -144,9 +164,7 @@ impl Leg {
         if self.records.is_some() {
             return self.poll_receive_records(cx, input);
         }
-        let mut buf = ReadBuf::new(input.plain.room(READ_BYTES));
-        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
-        let len = buf.filled().len();
+        let len = ready!(self.wire.poll_read(cx, input.plain.room(READ_BYTES)))?;
         input.plain.add(len);
         self.has_ended = len == 0;
         let received = if self.has_ended { Received::End } else { Received::Bytes };
@@ -172,18 +190,20 @@ impl Leg {
                 }
                 None => {}
             }
-            let mut buf = ReadBuf::new(&mut input.sealed);
-            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
-            let sealed = buf.filled();
-            if sealed.is_empty() {
+            let len = ready!(self.wire.poll_read(cx, &mut input.sealed))?;
+            if len == 0 {
                 self.has_ended = true;
                 return Poll::Ready(Ok(Received::Truncated));
             }
-            records.open(sealed, &mut input.plain);
+            records.open(&input.sealed[..len], &mut input.plain);
             // An alert of ours, an answer to a change of keys. What comes of it, the next write
             // finds out as well.
             if records.has_waiting() {
                 let _ = self.poll_flush(cx);
+            }
+            if input.plain.filled().len() == begun {
+                // A peer may go on with what comes to nothing for as long as it likes.
+                ready!(coop::poll_proceed(cx)).made_progress();
             }
         }
         Poll::Ready(Ok(Received::Bytes))
@@ -208,7 +228,7 @@ impl Leg {
             bytes = output.sealed.filled();
         }
         while !bytes.is_empty() {
-            match Pin::new(&mut self.socket).poll_write(cx, bytes) {
+            match self.wire.poll_write(cx, bytes) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(len)) => {
                     self.written += len as u64;
@@ -233,7 +253,7 @@ impl Leg {
     fn poll_flush_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while !self.stuck.is_empty() {
-                let len = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.stuck))?;
+                let len = ready!(self.wire.poll_write(cx, &self.stuck))?;
                 if len == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
@@ -260,7 +280,7 @@ impl Leg {
         }
         if self.ending == Ending::Said {
             ready!(self.poll_flush(cx))?;
-            ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
+            ready!(self.wire.pinned().poll_shutdown(cx))?;
             self.ending = Ending::Done;
         }
         Poll::Ready(Ok(()))
@@ -277,7 +297,7 @@ impl Leg {
             loop {
                 if self.discarded > DISCARD_BYTES {
                     ready!(finished).ok();
-                    if self.socket.is_delivered() {
+                    if self.wire.socket().is_delivered() {
                         break;
                     }
                     // Not read any more, so that it cannot keep us busy: its time runs out.
@@ -307,7 +327,7 @@ impl Leg {
     /// Whether the peer has reset the connection, asked of the kernel: a leg that is not being
     /// read, because the other one is stuck, hears of nothing.
     pub(super) fn is_reset(&self) -> bool {
-        let mut socket = [PollFd::new(&self.socket, PollFlags::empty())];
+        let mut socket = [PollFd::new(self.wire.socket(), PollFlags::empty())];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut socket, Some(&at_once))
             .is_ok_and(|_| socket[0].revents().contains(PollFlags::ERR))
@@ -315,18 +335,18 @@ impl Leg {
 
     /// Whether the kernel has something from the peer that was not read yet.
     pub(super) fn has_unread(&self) -> bool {
-        rustix::io::ioctl_fionread(&self.socket).is_ok_and(|unread| unread > 0)
+        rustix::io::ioctl_fionread(self.wire.socket()).is_ok_and(|unread| unread > 0)
     }
 
     /// Whether the peer's kernel has all that was sent.
     pub(super) fn is_delivered(&self) -> bool {
-        !self.is_stuck() && self.socket.is_delivered()
+        !self.is_stuck() && self.wire.socket().is_delivered()
     }
 
     /// How many bytes the peer's kernel has acknowledged. It grows as long as the peer is there and
     /// takes what it is sent.
     pub(super) fn acknowledged(&self) -> u64 {
-        self.written.saturating_sub(self.socket.unsent())
+        self.written.saturating_sub(self.wire.socket().unsent())
     }
 
     /// Whether it is over, or not waited for any more.
@@ -343,7 +363,7 @@ impl Leg {
     /// Makes the coming close a reset, unless the leg has had its end in order.
     pub(super) fn reset(&self) {
         if self.ending != Ending::Done {
-            self.socket.reset_on_close();
+            self.wire.socket().reset_on_close();
         }
     }
 }
