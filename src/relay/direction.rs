@@ -41,6 +41,9 @@ const SWALLOWED_BYTES: usize = 16 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
+    /// Both sides have said Close, and the destination gets its end behind the second one; that of
+    /// the source is still to come, and nothing that it says before goes on.
+    Parting,
     /// The source has ended; its end is being passed on behind what is stuck.
     Ending,
     /// The end has been passed on, or there is nobody to pass it on to.
@@ -122,7 +125,7 @@ impl Direction {
 
     /// Whether its source has ended.
     pub(super) fn has_ended(&self) -> bool {
-        self.state != State::Open
+        matches!(self.state, State::Ending | State::Closed)
     }
 
     /// Whether there is something that waits to go on.
@@ -187,12 +190,14 @@ impl Direction {
             if let Err(error) = said {
                 return self.broken(Broken::Destination(error));
             }
-            if self.state == State::Ending {
-                match ready!(to.poll_finish(cx)) {
-                    Ok(()) => self.state = State::Closed,
-                    Err(error) => return self.broken(Broken::Destination(error)),
+            if let State::Parting | State::Ending = self.state {
+                if let Err(error) = ready!(to.poll_finish(cx)) {
+                    return self.broken(Broken::Destination(error));
                 }
-                continue;
+                if self.state == State::Ending {
+                    self.state = State::Closed;
+                    continue;
+                }
             }
             if to.is_stuck() {
                 continue;
@@ -231,24 +236,19 @@ impl Direction {
                 return self.broken(Broken::Destination(error));
             }
             // All that there was has gone on, and what comes next is awaited already.
-            if from.is_drained() && self.wants_nothing_else(to, dialogue) {
+            if self.is_at_rest(from, to, dialogue) {
                 return Poll::Pending;
             }
         }
         Poll::Ready(Err(Interrupted::Used))
     }
 
-    /// Whether it waits for its source, which has said nothing since: so does, nearly always, the
-    /// other direction of the one that a message comes by.
+    /// Whether there is nothing to be done until something comes from its source, and nothing has:
+    /// so it is when a message has gone on, and nearly always with the other direction.
     #[inline]
     pub(super) fn is_at_rest(&self, from: &Leg, to: &Leg, dialogue: &Dialogue) -> bool {
-        from.is_silent() && self.wants_nothing_else(to, dialogue)
-    }
-
-    /// Whether there is nothing to be done but what something new from its source would bring.
-    #[inline]
-    fn wants_nothing_else(&self, to: &Leg, dialogue: &Dialogue) -> bool {
-        self.state == State::Open
+        from.is_silent()
+            && self.state == State::Open
             && !self.has_more
             && self.bulk.is_none()
             && !to.is_stuck()
@@ -323,6 +323,10 @@ impl Direction {
         }
         if passage.has_said() {
             dialogue.told_by_peer(side);
+            if dialogue.is_over_for(side) {
+                passage.give_up();
+                self.state = State::Parting;
+            }
         }
         if !passage.is_open() {
             self.swallowed += bytes.len() - followed.relayed - followed.rest.len();
@@ -341,7 +345,11 @@ impl Direction {
             self.has_more = true;
         }
         self.hold(followed.rest, is_held, dialogue);
-        if followed.forward.is_empty() { Ok(()) } else { to.send(&followed.forward, cx, output) }
+        match self.state {
+            _ if followed.forward.is_empty() => Ok(()),
+            State::Parting => to.send_last(&followed.forward, cx, output),
+            State::Open | State::Ending | State::Closed => to.send(&followed.forward, cx, output),
+        }
     }
 
     /// Keeps what could not go on yet, for a throttle's sake or for more to come.

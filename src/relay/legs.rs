@@ -123,18 +123,12 @@ impl Leg {
         }
     }
 
-    /// Whether everything was received that has come up to the last read, and the next is awaited.
-    #[inline]
-    pub(super) fn is_drained(&self) -> bool {
-        // The end of TLS may have come with the last bytes, long before the FIN.
-        self.wire.is_awaited()
-            && self.records.as_ref().is_none_or(|records| records.end().is_none())
-    }
-
-    /// Whether it is drained, and nothing has come since.
+    /// Whether everything was received that had come, and nothing has come since: our waker is
+    /// there for it.
     #[inline]
     pub(super) fn is_silent(&self) -> bool {
-        self.is_drained() && !self.wire.is_readable()
+        // The end of TLS may have come with the last bytes, long before the FIN.
+        self.wire.is_silent() && self.records.as_ref().is_none_or(|records| records.end().is_none())
     }
 
     /// It is polled with another waker from now on.
@@ -227,8 +221,46 @@ impl Leg {
             records.seal(bytes, &mut output.sealed).map_err(unsealed)?;
             bytes = output.sealed.filled();
         }
+        self.write(bytes, cx, Wire::poll_write)
+    }
+
+    /// Sends the last bytes that go this way and our end behind them, `close_notify` and FIN, all
+    /// in one. What the kernel does not take now, [`Leg::poll_finish`] has to see to.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Leg::send`].
+    pub(super) fn send_last(
+        &mut self,
+        bytes: &[u8],
+        cx: &mut Context<'_>,
+        output: &mut Output,
+    ) -> io::Result<()> {
+        let mut bytes = bytes;
+        if let Some(records) = &mut self.records {
+            output.sealed.begin_with(&[]);
+            records.seal(bytes, &mut output.sealed).map_err(unsealed)?;
+            records.seal_end();
+            output.sealed.append(&records.take_waiting());
+            bytes = output.sealed.filled();
+        }
+        self.ending = Ending::Said;
+        self.write(bytes, cx, Wire::poll_write_ahead)?;
+        match self.poll_finish(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Writes all of `bytes`, by `poll_write`; what the kernel does not take is stuck.
+    fn write(
+        &mut self,
+        mut bytes: &[u8],
+        cx: &mut Context<'_>,
+        poll_write: impl Fn(&mut Wire, &mut Context<'_>, &[u8]) -> Poll<io::Result<usize>>,
+    ) -> io::Result<()> {
         while !bytes.is_empty() {
-            match self.wire.poll_write(cx, bytes) {
+            match poll_write(&mut self.wire, cx, bytes) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(len)) => {
                     self.written += len as u64;

@@ -21,7 +21,8 @@ use crate::transport::Socket;
 #[derive(Debug)]
 pub(super) struct Wire {
     socket: Socket,
-    /// Whether our waker is there, to be woken when there is something to be read.
+    /// Whether our waker was left there when there was nothing to be read. It has been woken if
+    /// there is something now.
     is_awaited: bool,
 }
 
@@ -41,16 +42,10 @@ impl Wire {
         Pin::new(&mut self.socket)
     }
 
-    /// Whether the last read found all there was, and our waker was left for what comes next.
+    /// Whether our waker is there and nothing has come, not even an end.
     #[inline]
-    pub(super) fn is_awaited(&self) -> bool {
-        self.is_awaited
-    }
-
-    /// Whether something has come, or an end.
-    #[inline]
-    pub(super) fn is_readable(&self) -> bool {
-        self.try_io(Interest::READABLE, || Ok(())).is_ok()
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_awaited && self.try_io(Interest::READABLE, || Ok(())).is_err()
     }
 
     /// The waker that is there is not ours any more.
@@ -113,9 +108,33 @@ impl Wire {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, bytes, SendFlags::NOSIGNAL)
+    }
+
+    /// The same right before more is written, or the end: what fits into one packet goes in one.
+    ///
+    /// # Errors
+    ///
+    /// The socket's.
+    pub(super) fn poll_write_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, bytes, SendFlags::NOSIGNAL | SendFlags::MORE)
+    }
+
+    #[inline]
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        flags: SendFlags,
+    ) -> Poll<io::Result<usize>> {
+        // What is not taken whole, there was no room for.
         let is_all = |len| 0 < len && len < bytes.len();
         let written = self.until_it_blocks(Interest::WRITABLE, is_all, || {
-            Ok(rustix::net::send(self.socket.as_fd(), bytes, SendFlags::NOSIGNAL)?)
+            Ok(rustix::net::send(self.socket.as_fd(), bytes, flags)?)
         });
         match written {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -151,6 +170,99 @@ impl Wire {
         match &self.socket {
             Socket::Tcp(tcp) => tcp.try_io(interest, call),
             Socket::Unix(unix) => unix.try_io(interest, call),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    fn pair() -> (Wire, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        (Wire::new(Socket::Unix(ours)), theirs)
+    }
+
+    async fn read(wire: &mut Wire, room: &mut [u8]) -> usize {
+        poll_fn(|cx| wire.poll_read(cx, room)).await.expect("an open socket")
+    }
+
+    /// Whoever reads with room to spare has left its waker for what comes next.
+    #[tokio::test]
+    async fn what_fills_less_than_the_room_is_all_there_is() {
+        let (mut wire, mut peer) = pair();
+        let mut room = [0; 4];
+        peer.write_all(b"seven..").await.expect("room");
+        assert_eq!(read(&mut wire, &mut room).await, 4);
+        assert!(!wire.is_silent(), "there may be more");
+        assert_eq!(read(&mut wire, &mut room).await, 3);
+        assert!(wire.is_silent());
+        peer.write_all(b".").await.expect("room");
+        poll_fn(|_| if wire.is_silent() { Poll::Pending } else { Poll::Ready(()) }).await;
+        assert_eq!(read(&mut wire, &mut room).await, 1);
+        drop(peer);
+        assert_eq!(read(&mut wire, &mut room).await, 0);
+        assert!(!wire.is_silent(), "an end is not silence");
+    }
+
+    /// A task that has had its share is woken by tokio and its waker left nowhere.
+    #[tokio::test]
+    async fn a_task_that_has_had_its_share_asks_again() {
+        let (mut wire, _peer) = pair();
+        let mut room = [0; 4];
+        poll_fn(|cx| {
+            while let Poll::Ready(share) = coop::poll_proceed(cx) {
+                share.made_progress();
+            }
+            assert!(wire.poll_read(cx, &mut room).is_pending() && !wire.is_silent());
+            Poll::Ready(())
+        })
+        .await;
+        tokio::task::yield_now().await;
+        poll_fn(|cx| {
+            assert!(wire.poll_read(cx, &mut room).is_pending() && wire.is_silent());
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// One task may hand a session to another.
+    #[tokio::test]
+    async fn another_waker_takes_the_place_of_the_first() {
+        let (mut wire, mut peer) = pair();
+        let mut room = [0; 4];
+        let mut nobody = Context::from_waker(std::task::Waker::noop());
+        assert!(wire.poll_read(&mut nobody, &mut room).is_pending() && wire.is_silent());
+        wire.forget_waker();
+        assert!(!wire.is_silent());
+        let (len, written) = tokio::join!(read(&mut wire, &mut room), peer.write(b"."));
+        assert_eq!((len, written.expect("room")), (1, 1));
+    }
+
+    /// A write that finds no room leaves the waker for when there is some.
+    #[tokio::test]
+    async fn a_write_waits_for_room() {
+        let (mut wire, mut peer) = pair();
+        let mut written = 0;
+        let flood = poll_fn(|cx| {
+            loop {
+                written += ready!(wire.poll_write(cx, &[7; 65_536])).expect("an open socket");
+                if written > 4 << 20 {
+                    return Poll::Ready(());
+                }
+            }
+        });
+        let mut room = vec![0; 65_536];
+        tokio::select! {
+            () = flood => {}
+            () = async { while peer.read(&mut room).await.is_ok_and(|len| len > 0) {} } => {
+                panic!("the peer goes on reading");
+            }
         }
     }
 }
