@@ -90,9 +90,6 @@ pub(super) enum Broken {
     Destination(io::Error),
 }
 
-/// Scratch buffers full that one poll relays before other sessions of the worker have their turn.
-const ROUNDS: usize = 8;
-
 /// A turn that ended before there was nothing left to relay.
 #[derive(Debug, Clone, Copy)]
 enum Interrupted {
@@ -175,7 +172,7 @@ impl Direction {
         (dialogue, session): (&mut Dialogue, &Entry),
     ) -> Poll<Result<Flow, Interrupted>> {
         let Scratch { input, output } = scratch;
-        for _ in 0..ROUNDS {
+        for _ in 0..from.reads_in_a_turn() {
             if self.state == State::Closed {
                 return Poll::Ready(Ok(Flow::Closed(self.how_it_ended(dialogue))));
             }
