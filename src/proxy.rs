@@ -219,8 +219,7 @@ async fn begin(
         }
     };
     let socket = Socket::Tcp(socket);
-    let facts =
-        ClientFacts { client: arrival.client, listener: arrival.entrance.address, tls: None };
+    let facts = ClientFacts::new(arrival.client, arrival.entrance.address_text.clone());
     let Secured { stream, facts, identity, sni } = if arrival.entrance.tls {
         Box::pin(secure::secure(socket, facts, &arrival.entrance, &place.counters, &worker)).await?
     } else {
@@ -308,7 +307,8 @@ async fn carry(
             Box::pin(open_session(asking, &route, activity, client, record)).await
         }
         Asking::Ordinary(outgoing) => {
-            forward::forward(outgoing, &route.upstream, &client.worker.pool, record).await
+            let pool = &client.worker.pool;
+            forward::forward(outgoing, &route.upstream, pool, activity, record).await
         }
     }
 }
@@ -381,8 +381,10 @@ fn accept(
     let identity = client.identity.as_ref();
     let forwarded = Forwarded { client: &address, is_trusted, is_tls, host: asked_host, identity };
     headers::to_upstream(&mut head.headers, forwarded, hop);
-    let sent_host = route.upstream.config.host.as_ref().unwrap_or(asked_host);
-    if head.headers.get(HOST) != Some(sent_host) {
+    // Where the target has none, it is from there that we know what was asked for.
+    let is_as_asked = host.is_some() && head.uri.authority().is_none();
+    if route.upstream.config.host.is_some() || !is_as_asked {
+        let sent_host = route.upstream.config.host.as_ref().unwrap_or(asked_host);
         head.headers.insert(HOST, sent_host.clone());
     }
     head.uri = target::origin_form(&head.uri);

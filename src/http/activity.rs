@@ -21,6 +21,10 @@ pub struct Activity {
     /// The request's body, where the answer has begun before its end.
     upload: RefCell<Option<Progress>>,
     given_up: Cell<Option<Overdue>>,
+    /// When the request being answered is to be looked at again, if nothing happens before.
+    reminder: Cell<Option<Instant>>,
+    /// That time has come, and nobody has looked yet.
+    is_reminded: Cell<bool>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +50,8 @@ impl Activity {
             stalled: Cell::new(None),
             upload: RefCell::new(None),
             given_up: Cell::new(None),
+            reminder: Cell::new(None),
+            is_reminded: Cell::new(false),
         }
     }
 
@@ -72,6 +78,24 @@ impl Activity {
     /// Why it is, if it is.
     pub(super) fn why_given_up(&self) -> Option<Overdue> {
         self.given_up.get()
+    }
+
+    /// The request is to be polled again at this time at the latest, and to find itself reminded
+    /// then; `None` takes that back. It is the connection's own timer that looks after it, which is
+    /// hardly ever set anew: a timer for each request would be.
+    pub(super) fn remind(&self, at: Option<Instant>) {
+        self.reminder.set(at);
+        self.is_reminded.set(false);
+    }
+
+    /// When the request wants to be reminded, if it does.
+    pub(super) fn reminder(&self) -> Option<Instant> {
+        self.reminder.get()
+    }
+
+    /// Whether the time for which the request wanted to be reminded has come.
+    pub(super) fn is_reminded(&self) -> bool {
+        self.is_reminded.get()
     }
 
     /// The answer has been handed to hyper to its last byte, or will never be.
@@ -117,6 +141,10 @@ impl Activity {
     /// When to look again, or what has taken too long.
     pub(super) fn next_deadline(&self, limits: &config::Limits) -> Result<Instant, Overdue> {
         let now = Instant::now();
+        if self.reminder.get().is_some_and(|at| at <= now) {
+            self.reminder.set(None);
+            self.is_reminded.set(true);
+        }
         let (until, overdue) = match self.doing.get() {
             Doing::New(since) => (since + limits.header_timeout, Overdue::NextRequest),
             Doing::Head(since) => (since + limits.header_timeout, Overdue::Head),
@@ -124,7 +152,7 @@ impl Activity {
             Doing::Answering | Doing::Flushing => match self.stalled.get() {
                 Some(since) => (since + limits.send_timeout, Overdue::Reader),
                 None => match self.upload.borrow().as_ref().and_then(Progress::awaited_since) {
-                    Some(since) => (Instant::from_std(since) + limits.body_timeout, Overdue::Body),
+                    Some(since) => (since + limits.body_timeout, Overdue::Body),
                     None => return Ok(soonest(limits)),
                 },
             },

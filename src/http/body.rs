@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -15,6 +14,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::activity::Activity;
 use super::headers;
@@ -23,19 +23,22 @@ use super::respond;
 use crate::telemetry::record::{Record, Side};
 use crate::upstream::endpoint::InFlight;
 
-/// The body of a client's request.
+/// The body of a client's request, if it has one.
 #[derive(Debug)]
-pub struct RequestBody {
-    /// `None` is a body of no bytes that was never received.
-    incoming: Option<Incoming>,
+pub struct RequestBody(Option<Coming>);
+
+#[derive(Debug)]
+struct Coming {
+    incoming: Incoming,
     record: Record,
     gate: Option<oneshot::Receiver<()>>,
-    progress: Progress,
+    progress: Rc<ProgressCells>,
 }
 
-/// How far a request's body has come; shared with whoever waits for the answer.
-#[derive(Debug, Clone, Default)]
-pub struct Progress(Rc<ProgressCells>);
+/// How far a request's body has come; shared with whoever waits for the answer. `None` where there
+/// is none, as most requests have it.
+#[derive(Debug, Clone)]
+pub struct Progress(Option<Rc<ProgressCells>>);
 
 #[derive(Debug, Default)]
 struct ProgressCells {
@@ -47,30 +50,35 @@ struct ProgressCells {
 }
 
 impl Progress {
+    /// Whether there is a body at all.
+    pub fn has_body(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Whether the whole body has been handed on.
     pub fn is_sent(&self) -> bool {
-        self.0.is_sent.get()
+        self.0.as_ref().is_none_or(|body| body.is_sent.get())
     }
 
     /// Whether the endpoint has room for more of it, and it does not come.
     pub fn is_awaited(&self) -> bool {
-        self.0.is_awaited.get()
+        self.0.as_ref().is_some_and(|body| body.is_awaited.get())
     }
 
     /// Whether the client ended it too early, or with something that is no body.
     pub fn is_broken(&self) -> bool {
-        self.0.is_broken.get()
+        self.0.as_ref().is_some_and(|body| body.is_broken.get())
     }
 
     /// Since when the endpoint has waited for more of it, if it does.
     pub(super) fn awaited_since(&self) -> Option<Instant> {
         let is_awaited = self.is_awaited() && !self.is_sent();
-        self.0.awaited_since.get().filter(|_| is_awaited)
+        self.0.as_ref()?.awaited_since.get().filter(|_| is_awaited)
     }
 
     /// When the last piece of it was handed on.
     pub fn last(&self) -> Option<Instant> {
-        self.0.last.get()
+        self.0.as_ref()?.last.get()
     }
 }
 
@@ -91,23 +99,28 @@ impl Opener {
 
 impl RequestBody {
     /// A body that is passed on as it comes.
-    pub fn new(incoming: Incoming, record: Record) -> (Self, Progress) {
-        let progress = Progress::default();
-        progress.0.is_sent.set(incoming.is_end_stream());
-        let incoming = Some(incoming);
-        (Self { incoming, record, gate: None, progress: progress.clone() }, progress)
+    pub fn new(incoming: Incoming, record: &Record) -> (Self, Progress) {
+        if incoming.is_end_stream() {
+            return (Self::empty(), Progress(None));
+        }
+        let progress = Rc::new(ProgressCells::default());
+        let record = record.clone();
+        let coming = Coming { incoming, record, gate: None, progress: progress.clone() };
+        (Self(Some(coming)), Progress(Some(progress)))
     }
 
-    /// No body, for a request that is sent once more.
-    pub fn empty(record: Record) -> Self {
-        Self { incoming: None, record, gate: None, progress: Progress::default() }
+    /// No body.
+    pub fn empty() -> Self {
+        Self(None)
     }
 
     /// Holds the body back until the gate is opened: a client that expects `100 (Continue)` is
     /// told to go on by hyper as soon as its body is asked for (RFC 9110 §10.1.1).
     pub fn hold_back(&mut self) -> Opener {
         let (sender, receiver) = oneshot::channel();
-        self.gate = Some(receiver);
+        if let Some(coming) = &mut self.0 {
+            coming.gate = Some(receiver);
+        }
         Opener(Arc::new(Mutex::new(Some(sender))))
     }
 }
@@ -120,35 +133,37 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let this = self.get_mut();
-        if let Some(gate) = &mut this.gate {
+        let Some(Coming { incoming, record, gate, progress }) = &mut self.get_mut().0 else {
+            return Poll::Ready(None);
+        };
+        if let Some(closed) = gate {
             // An error means that the opener is gone, which opens it too.
-            let _ = ready!(Pin::new(gate).poll(cx));
-            this.gate = None;
+            let _ = ready!(Pin::new(closed).poll(cx));
+            *gate = None;
         }
-        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
-        if polled.is_pending() && !this.progress.0.is_awaited.get() {
-            this.progress.0.awaited_since.set(Some(Instant::now()));
+        if polled.is_pending() && !progress.is_awaited.get() {
+            progress.awaited_since.set(Some(Instant::now()));
         }
-        this.progress.0.is_awaited.set(polled.is_pending());
+        progress.is_awaited.set(polled.is_pending());
         let mut frame = ready!(polled);
         end_hop(&mut frame);
         if let Some(Ok(frame)) = &frame {
-            this.record.relayed(Side::Client, data_len(frame));
-            this.progress.0.last.set(Some(Instant::now()));
+            record.relayed(Side::Client, data_len(frame));
+            progress.last.set(Some(Instant::now()));
         }
-        this.progress.0.is_broken.set(matches!(frame, Some(Err(_))));
-        this.progress.0.is_sent.set(is_last(&frame) || incoming.is_end_stream());
+        progress.is_broken.set(matches!(frame, Some(Err(_))));
+        progress.is_sent.set(is_last(&frame) || incoming.is_end_stream());
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+        self.0.as_ref().is_none_or(|coming| coming.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+        let nothing = || SizeHint::with_exact(0);
+        self.0.as_ref().map_or_else(nothing, |coming| coming.incoming.size_hint())
     }
 }
 
@@ -189,7 +204,7 @@ enum Source {
 struct Relayed {
     incoming: Incoming,
     is_read: bool,
-    _in_flight: InFlight,
+    in_flight: InFlight,
     then: Then,
 }
 
@@ -211,7 +226,7 @@ impl ResponseBody {
 
     /// An endpoint's answer.
     pub fn relayed(incoming: Incoming, in_flight: InFlight, then: Then) -> Self {
-        let relayed = Relayed { incoming, is_read: false, _in_flight: in_flight, then };
+        let relayed = Relayed { incoming, is_read: false, in_flight, then };
         Self { source: Source::Upstream(relayed), record: None, activity: None }
     }
 
@@ -244,7 +259,7 @@ impl Body for ResponseBody {
                 None => None,
             },
             Source::Upstream(relayed) => {
-                let mut frame = ready!(Pin::new(&mut relayed.incoming).poll_frame(cx));
+                let mut frame = ready!(relayed.poll_frame(cx));
                 end_hop(&mut frame);
                 relayed.is_read = is_last(&frame) || relayed.incoming.is_end_stream();
                 frame
@@ -286,19 +301,30 @@ impl Drop for ResponseBody {
     }
 }
 
+impl Relayed {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.then {
+            Then::Keep(_, Some(connection), _) => connection.poll_body(&mut self.incoming, cx),
+            Then::Keep(_, None, _) | Then::Close(_) => Pin::new(&mut self.incoming).poll_frame(cx),
+        }
+    }
+}
+
 impl Drop for Relayed {
     fn drop(&mut self) {
         let is_read = self.is_read || self.incoming.is_end_stream();
         match &mut self.then {
             Then::Keep(pool, connection, progress) => {
-                let Some(connection) = connection.take() else { return };
-                match pool {
-                    Some(pool) if is_read && progress.is_sent() => {
-                        pool.keep(self._in_flight.endpoint(), connection);
+                let connection = connection.take().filter(|_| is_read && progress.is_sent());
+                match (pool, connection) {
+                    (Some(pool), Some(connection)) => {
+                        pool.keep(self.in_flight.endpoint(), connection);
                     }
-                    // Nobody asks on it any more: hyper says goodbye by itself.
-                    None if is_read && progress.is_sent() => drop(connection),
-                    Some(_) | None => connection.close(),
+                    (None, Some(connection)) => connection.close_in_order(),
+                    (_, None) => {}
                 }
             }
             Then::Close(task) if !is_read => task.abort(),

@@ -1,20 +1,22 @@
 //! Ordinary requests: to an endpoint and back, bodies streaming both ways.
 
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, EXPECT, HeaderValue, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Response, StatusCode, request};
-use http_body::Body as _;
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request};
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
+use tokio::time::Instant;
 
+use super::activity::Activity;
 use super::body::{Opener, Progress, RequestBody, ResponseBody, Then};
 use super::framing;
 use super::headers::{self, Hop};
-use super::pool::{Connection, Pool};
+use super::pool::{Connection, Failure, Pool};
 use super::respond::{Drained, Refusal};
 use crate::listener::proxy_protocol::Addresses;
 use crate::telemetry::record::Record;
@@ -32,7 +34,7 @@ pub struct Outgoing {
     /// `None` while it is being sent.
     request: Option<Request<RequestBody>>,
     /// What it takes to send it once more, where that may be done.
-    copy: Option<Request<()>>,
+    copy: Option<Transcript>,
     progress: Progress,
     /// How long its body may pause.
     body_timeout: Duration,
@@ -50,14 +52,15 @@ impl Outgoing {
         record: &Record,
     ) -> Self {
         let (mut head, incoming) = request.into_parts();
-        if !incoming.is_end_stream() && !head.headers.contains_key(CONTENT_LENGTH) {
+        let (mut body, progress) = RequestBody::new(incoming, record);
+        let has_body = progress.has_body();
+        if has_body && !head.headers.contains_key(CONTENT_LENGTH) {
             // hyper takes a GET or HEAD that says nothing of a body for one without.
             head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let can_be_repeated = incoming.is_end_stream() && is_idempotent(&head.method);
-        let copy = can_be_repeated.then(|| repeatable(&head));
-        let (mut body, progress) = RequestBody::new(incoming, record.clone());
-        let opener = expects_continue(&head.headers).then(|| body.hold_back());
+        let can_be_repeated = !has_body && is_idempotent(&head.method);
+        let copy = can_be_repeated.then(|| Transcript::of(&head));
+        let opener = (has_body && expects_continue(&head.headers)).then(|| body.hold_back());
         let mut request = Request::from_parts(head, body);
         if let Some(opener) = &opener {
             open_on_continue(&mut request, opener);
@@ -76,6 +79,7 @@ pub async fn forward(
     mut outgoing: Box<Outgoing>,
     upstream: &Arc<Upstream>,
     pool: &Rc<Pool>,
+    activity: &Activity,
     record: &Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
     // A connection that began with the client's address is for nobody else.
@@ -94,19 +98,18 @@ pub async fn forward(
             }
         };
         let request = outgoing.request.take().expect("it is put back before the next try");
-        let answer = pin!(way.connection.sender.try_send_request(request));
-        let limit = upstream.config.handshake_timeout;
-        match in_time(answer, limit, outgoing.body_timeout, &outgoing.progress).await {
-            Ok(Ok(answer)) => return finish(answer, way, pool, outgoing.progress),
-            Err(late) => {
-                way.connection.close();
-                return Err(late);
-            }
-            Ok(Err(_)) if outgoing.progress.is_broken() => {
-                way.connection.close();
+        let answer = {
+            let mut asked = pin!(way.connection.ask(request));
+            let answer = |cx: &mut Context| way.connection.poll_answer(asked.as_mut(), cx);
+            let limit = upstream.config.handshake_timeout;
+            in_time(answer, limit, outgoing.body_timeout, &outgoing.progress, activity).await?
+        };
+        match answer {
+            Ok(answer) => return finish(answer, way, pool, outgoing),
+            Err(_) if outgoing.progress.is_broken() => {
                 return Err(Refusal::Malformed("its body cannot be read".into()));
             }
-            Ok(Err(failure)) => {
+            Err(failure) => {
                 outgoing.request = Some(again(failure, outgoing.copy.as_ref(), record)?);
                 // A kept connection that the endpoint closed meanwhile says nothing against it.
                 if is_fresh {
@@ -176,8 +179,8 @@ async fn reach(
 /// The request once more after a failure: as it came back unsent, or from its copy where it can
 /// be repeated and no byte of an answer came (RFC 9110 §9.2.2).
 fn again(
-    mut failure: TrySendError<Request<RequestBody>>,
-    copy: Option<&Request<()>>,
+    mut failure: Failure,
+    copy: Option<&Transcript>,
     record: &Record,
 ) -> Result<Request<RequestBody>, Refusal> {
     if let Some(unsent) = failure.take_message() {
@@ -187,71 +190,111 @@ fn again(
     match copy {
         Some(copy) if !error.is_parse() => {
             tracing::debug!(%error, id = record.id(), "no answer, asking again");
-            Ok(copy.clone().map(|()| RequestBody::empty(record.clone())))
+            Ok(copy.request())
         }
         _ => Err(Refusal::Broken(error)),
     }
 }
 
 /// The answer, unless it takes longer than `limit` after the last of the request went out, or the
-/// request's body stops coming. The clock is looked at only when a limit may be over, so a body
-/// costs no timer.
+/// request's body stops coming. The clock is looked at only when a limit may be over, so neither a
+/// request nor its body costs a timer.
 ///
 /// # Errors
 ///
 /// [`Refusal::Slow`] for the upstream, [`Refusal::SlowBody`] for the client.
-async fn in_time<F: Future>(
-    mut answer: Pin<&mut F>,
+async fn in_time<T>(
+    mut answer: impl FnMut(&mut Context<'_>) -> Poll<T>,
     limit: Duration,
     body_timeout: Duration,
     progress: &Progress,
-) -> Result<F::Output, Refusal> {
+    activity: &Activity,
+) -> Result<T, Refusal> {
     let began = Instant::now();
-    let mut deadline = began + limit.min(body_timeout);
-    loop {
-        let until = tokio::time::Instant::from_std(deadline);
-        if let Ok(answer) = tokio::time::timeout_at(until, &mut answer).await {
-            return Ok(answer);
+    activity.remind(Some(began + limit.min(body_timeout)));
+    let answered = poll_fn(|cx| {
+        if let Poll::Ready(answer) = answer(cx) {
+            return Poll::Ready(Ok(answer));
+        }
+        if !activity.is_reminded() {
+            return Poll::Pending;
         }
         // A body that is not asked for is held up by the upstream.
         let is_for_client = !progress.is_sent() && progress.is_awaited();
         let (limit, late) =
             if is_for_client { (body_timeout, Refusal::SlowBody) } else { (limit, Refusal::Slow) };
-        deadline = progress.last().unwrap_or(began) + limit;
+        let deadline = progress.last().unwrap_or(began) + limit;
         if deadline <= Instant::now() {
-            return Err(late);
+            return Poll::Ready(Err(late));
         }
-    }
+        activity.remind(Some(deadline));
+        Poll::Pending
+    })
+    .await;
+    activity.remind(None);
+    answered
 }
 
 fn finish(
     answer: Response<Incoming>,
-    way: Way,
+    mut way: Way,
     pool: Option<&Rc<Pool>>,
-    progress: Progress,
+    outgoing: Box<Outgoing>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        way.connection.close();
         return Err(Refusal::UnaskedSwitch);
     }
     let (mut head, incoming) = answer.into_parts();
-    if let Err(error) = framing::check_answer(&mut head.headers) {
-        way.connection.close();
-        return Err(Refusal::Framing(error));
-    }
+    framing::check_answer(&mut head.headers).map_err(Refusal::Framing)?;
     headers::to_client(&mut head, Hop::Ordinary);
-    let then = Then::Keep(pool.cloned(), Some(way.connection), progress);
+    if outgoing.progress.has_body() && !way.connection.is_idle() {
+        // Its end may still be on its way, while a client that sends does not read.
+        way.connection.go_on_alone();
+    }
+    let then = Then::Keep(pool.cloned(), Some(way.connection), outgoing.progress);
     Ok(Response::from_parts(head, ResponseBody::relayed(incoming, way.in_flight, then)))
 }
 
-/// What it takes to send a request without a body once more. The extensions stay behind: all they
-/// have is the case of header names, which is not worth a copy of every request.
-fn repeatable(head: &request::Parts) -> Request<()> {
-    let mut copy = Request::new(());
-    *copy.method_mut() = head.method.clone();
-    *copy.uri_mut() = head.uri.clone();
-    *copy.headers_mut() = head.headers.clone();
-    copy
+/// What it takes to send a request without a body once more, which hardly ever happens: it is
+/// written down as cheaply as can be. The extensions stay behind: all they have is the case of
+/// header names, which is not worth a copy of every request.
+#[derive(Debug)]
+struct Transcript {
+    method: Method,
+    uri: Uri,
+    /// Names and values by turns, each with a NUL behind it, which neither can have.
+    headers: Vec<u8>,
+}
+
+impl Transcript {
+    fn of(head: &request::Parts) -> Self {
+        let len =
+            |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 2;
+        let mut headers = Vec::with_capacity(head.headers.iter().map(len).sum());
+        for (name, value) in &head.headers {
+            for text in [name.as_str().as_bytes(), value.as_bytes()] {
+                headers.extend_from_slice(text);
+                headers.push(0);
+            }
+        }
+        Self { method: head.method.clone(), uri: head.uri.clone(), headers }
+    }
+
+    fn request(&self) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::empty());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        let mut texts = self.headers.split(|byte| *byte == 0);
+        while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
+            // What was a name and a value is one again.
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+            {
+                request.headers_mut().append(name, value);
+            }
+        }
+        request
+    }
 }
 
 /// RFC 9110 §9.2.2.

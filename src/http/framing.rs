@@ -43,10 +43,13 @@ pub enum FramingError {
 ///
 /// [`FramingError`] for an answer that others may read in another way.
 pub fn check_answer(headers: &mut HeaderMap) -> Result<(), FramingError> {
-    check_coding(headers).map_err(|UnknownCoding| FramingError::Coding)?;
+    let is_coded = headers.contains_key(TRANSFER_ENCODING);
+    if is_coded {
+        check_coding(headers).map_err(|UnknownCoding| FramingError::Coding)?;
+    }
     let mut lengths = tokens(headers, &CONTENT_LENGTH);
     let Some(first) = lengths.next() else { return Ok(()) };
-    if headers.contains_key(TRANSFER_ENCODING) {
+    if is_coded {
         return Err(FramingError::TwoLengths);
     }
     if lengths.next().is_some()

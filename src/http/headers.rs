@@ -50,7 +50,8 @@ pub enum Hop {
 
 /// Makes the headers of a client's request those of our request to an endpoint.
 pub fn to_upstream(headers: &mut HeaderMap, forwarded: Forwarded<'_>, hop: Hop) {
-    let wants_trailers = hop == Hop::Ordinary && has_token(headers, &TE, "trailers");
+    let has_te = hop == Hop::Ordinary && headers.keys().any(|name| *name == TE);
+    let wants_trailers = has_te && has_token(headers, &TE, "trailers");
     end_hop(headers, hop);
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));

@@ -68,7 +68,7 @@ pub async fn open(
         let attempt = async {
             let stream =
                 dial(&endpoint, upstream, addresses).await.map_err(Failed::before_an_answer)?;
-            let body = RequestBody::empty(record.clone());
+            let body = RequestBody::empty();
             let request = Request::from_parts(head.clone(), body);
             let limit = upstream.config.handshake_timeout;
             match timeout(limit, ask(stream, request, handshake)).await {

@@ -4,11 +4,18 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,13 +31,42 @@ const IDLE: Duration = Duration::from_secs(60);
 /// More idle connections to one endpoint than this are not kept.
 const MOST_IDLE: usize = 128;
 
-/// A connection to an endpoint that takes one request after the other.
+/// A connection to an endpoint that takes one request after the other. Dropping it closes it at
+/// once, whatever it is doing.
 #[derive(Debug)]
-pub struct Connection {
-    /// Takes the request.
-    pub sender: SendRequest<RequestBody>,
-    task: AbortHandle,
+pub struct Connection(Box<Parts>);
+
+/// Boxed, as they are handed from the pool to a request to an answer's body and back.
+#[derive(Debug)]
+struct Parts {
+    sender: SendRequest<RequestBody>,
+    driver: Driver,
+    /// What hyper wakes, for as long as the driver is [`Driver::Here`].
+    bell: Arc<Bell>,
+    /// The same.
+    waker: Waker,
     opened: Instant,
+}
+
+/// What a request comes to with hyper; a failure has the request if nothing of it was sent.
+type Came = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+
+/// The same failure. Boxed, as it is large and an answer is what is handed on.
+pub type Failure = Box<TrySendError<Request<RequestBody>>>;
+
+type Http = http1::Connection<TokioIo<StillReadable>, RequestBody>;
+
+/// Who polls hyper's connection, without which nothing is sent or read.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is the usual one, and boxed with the rest")]
+enum Driver {
+    /// Whoever uses it, in passing: the request that waits for its answer, then the reader of the
+    /// answer's body. It costs no task and wakes none.
+    Here(Http),
+    /// A task of its own.
+    Elsewhere(AbortHandle),
+    /// Nobody, as it is over.
+    Over,
 }
 
 /// How we speak HTTP/1.1 to endpoints: names of headers as the client wrote them, ours in the
@@ -49,18 +85,205 @@ impl Connection {
     /// What hyper says.
     pub async fn over(stream: Stream) -> Result<Self, hyper::Error> {
         let io = TokioIo::new(StillReadable { stream, is_refusing: false });
-        let (sender, connection) = http1().handshake(io).await?;
-        let task = tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an upstream connection ended");
-            }
-        });
-        Ok(Self { sender, task: task.abort_handle(), opened: Instant::now() })
+        let (sender, http) = http1().handshake(io).await?;
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(bell.clone());
+        let opened = Instant::now();
+        Ok(Self(Box::new(Parts { sender, driver: Driver::Here(http), bell, waker, opened })))
     }
 
-    /// Closes it, whatever it is doing.
-    pub fn close(self) {
-        self.task.abort();
+    /// Takes a request, which goes out when its answer is polled for the first time.
+    pub fn ask(&mut self, request: Request<RequestBody>) -> impl Future<Output = Came> + use<> {
+        let parts = &mut *self.0;
+        // Nobody is to be woken who polls it anyway.
+        parts.bell.muted(|| parts.sender.try_send_request(request))
+    }
+
+    /// The answer to what was asked; its body may still be coming.
+    ///
+    /// # Errors
+    ///
+    /// What hyper says, with the request if nothing of it was sent.
+    pub fn poll_answer(
+        &mut self,
+        asked: Pin<&mut impl Future<Output = Came>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Incoming>, Failure>> {
+        // Whatever changes for the answer, it does so while the connection is polled.
+        let mut nobody = Context::from_waker(Waker::noop());
+        let cx = if self.progress(cx) { cx } else { &mut nobody };
+        asked.poll(cx).map_err(Box::new)
+    }
+
+    /// The next of an answer's body.
+    pub fn poll_body(
+        &mut self,
+        incoming: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut incoming = Pin::new(incoming);
+        if let Driver::Elsewhere(_) = self.0.driver {
+            return incoming.poll_frame(cx);
+        }
+        let mut nobody = Context::from_waker(Waker::noop());
+        // hyper would have itself woken for each piece that is taken, which we ask for more anyway.
+        let taken = self.0.bell.muted(|| incoming.as_mut().poll_frame(&mut nobody));
+        if taken.is_ready() {
+            return taken;
+        }
+        self.progress(cx);
+        self.0.bell.muted(|| incoming.poll_frame(&mut nobody))
+    }
+
+    /// Lets hyper send and read what it can, and wakes this task when there is more. Returns
+    /// whether another task does so.
+    fn progress(&mut self, cx: &Context<'_>) -> bool {
+        let parts = &mut *self.0;
+        let http = match &mut parts.driver {
+            Driver::Here(http) => http,
+            Driver::Elsewhere(_) => return true,
+            Driver::Over => return false,
+        };
+        parts.bell.is_heard();
+        parts.bell.calls(cx.waker());
+        if let Poll::Ready(ended) = Pin::new(http).poll(&mut Context::from_waker(&parts.waker)) {
+            log_end(ended);
+            // What is still owed to the request or the reader of the answer, it gets by this.
+            parts.driver = Driver::Over;
+        }
+        false
+    }
+
+    /// Whether the last request has been sent and answered in full, and the next may follow.
+    pub fn is_idle(&self) -> bool {
+        self.0.sender.is_ready()
+    }
+
+    /// Goes on without being asked from here on: needed where a request is still being sent while
+    /// its answer comes, since both directions may wait for one another, or where nobody is left
+    /// who would ask.
+    pub fn go_on_alone(&mut self) {
+        match mem::replace(&mut self.0.driver, Driver::Over) {
+            Driver::Here(http) => {
+                let task = tokio::task::spawn_local(async move { log_end(http.await) });
+                self.0.driver = Driver::Elsewhere(task.abort_handle());
+                // Of no use any more, and it would keep its task's memory.
+                self.0.bell.calls(Waker::noop());
+            }
+            other => self.0.driver = other,
+        }
+    }
+
+    /// Closes it as soon as nothing is to be sent any more, and says so first where that is usual.
+    pub fn close_in_order(mut self) {
+        self.go_on_alone();
+        // Without a sender hyper says goodbye by itself.
+        self.0.driver = Driver::Over;
+    }
+
+    /// Is kept: nobody is there who would look after it at once.
+    fn rest(&mut self) {
+        if self.is_idle() {
+            self.0.bell.calls(Waker::noop());
+        } else {
+            // The end of the request is still to be sent, or the connection to be closed.
+            self.go_on_alone();
+        }
+    }
+
+    fn is_outdated(&self, cleared: Option<Instant>) -> bool {
+        cleared.is_some_and(|cleared| self.0.opened < cleared)
+    }
+
+    /// Looks whether the endpoint has closed it, if anything has happened since it was last used.
+    /// Returns whether it is still open.
+    fn is_still_open(&mut self) -> bool {
+        if self.0.bell.has_rung() {
+            self.progress(&Context::from_waker(Waker::noop()));
+        }
+        !self.is_over()
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.0.driver, Driver::Over) || self.0.sender.is_closed()
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        if let Driver::Elsewhere(task) = &self.driver {
+            task.abort();
+        }
+    }
+}
+
+fn log_end(ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an upstream connection ended");
+    }
+}
+
+/// What hyper's connection wakes: whoever uses it now, or else a note that something has happened.
+/// It stays the same for the connection's whole life, while the users come and go, so nobody is
+/// woken who has nothing to do with it any more.
+#[derive(Debug)]
+struct Bell {
+    calls: Mutex<Waker>,
+    has_rung: AtomicBool,
+    is_muted: AtomicBool,
+}
+
+impl Default for Bell {
+    fn default() -> Self {
+        Self {
+            calls: Mutex::new(Waker::noop().clone()),
+            has_rung: AtomicBool::default(),
+            is_muted: AtomicBool::default(),
+        }
+    }
+}
+
+impl Bell {
+    /// Somebody is about to look for himself.
+    fn is_heard(&self) {
+        self.has_rung.store(false, Ordering::Relaxed);
+    }
+
+    /// From here on it wakes `waker`.
+    fn calls(&self, waker: &Waker) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if !calls.will_wake(waker) {
+            calls.clone_from(waker);
+        }
+    }
+
+    /// Whether something has happened since anybody looked.
+    fn has_rung(&self) -> bool {
+        self.has_rung.load(Ordering::Relaxed)
+    }
+
+    /// Does what would only wake the task that does it.
+    fn muted<T>(&self, quietly: impl FnOnce() -> T) -> T {
+        self.is_muted.store(true, Ordering::Relaxed);
+        let done = quietly();
+        self.is_muted.store(false, Ordering::Relaxed);
+        done
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // All that wakes a worker's connections happens on its own thread, so that nothing else
+        // can be missed meanwhile.
+        if self.is_muted.load(Ordering::Relaxed) {
+            return;
+        }
+        self.has_rung.store(true, Ordering::Relaxed);
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
     }
 }
 
@@ -172,26 +395,34 @@ impl Pool {
     pub fn take(&self, endpoint: &Arc<Endpoint>) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&key(endpoint))?;
-        // One that was closed by the endpoint is not ready either, and is for the sweep.
-        let at = kept.iter().rposition(|idle| idle.connection.sender.is_ready())?;
-        Some(kept.remove(at).connection)
+        while let Some(at) = kept.iter().rposition(|idle| idle.connection.is_idle()) {
+            let mut connection = kept.remove(at).connection;
+            if connection.is_still_open() {
+                return Some(connection);
+            }
+        }
+        None
     }
 
     /// Keeps a connection whose answer has been read to its end.
-    pub fn keep(&self, endpoint: &Arc<Endpoint>, connection: Connection) {
-        let is_outdated = self.cleared.get().is_some_and(|cleared| connection.opened < cleared);
-        if connection.sender.is_closed() || is_outdated {
+    pub fn keep(&self, endpoint: &Arc<Endpoint>, mut connection: Connection) {
+        if connection.is_over() {
             return;
+        }
+        if connection.is_outdated(self.cleared.get()) {
+            return connection.close_in_order();
         }
         let mut idle = self.idle.borrow_mut();
         let kept = idle.entry(key(endpoint)).or_default();
         if kept.len() == MOST_IDLE {
-            kept.retain(|idle| !idle.connection.sender.is_closed());
+            kept.retain_mut(|idle| idle.connection.is_still_open());
         }
-        if kept.len() < MOST_IDLE {
-            let since = self.swept.get();
-            kept.push(Idle { connection, since, _endpoint: endpoint.clone() });
+        if kept.len() == MOST_IDLE {
+            return connection.close_in_order();
         }
+        connection.rest();
+        let since = self.swept.get();
+        kept.push(Idle { connection, since, _endpoint: endpoint.clone() });
     }
 
     /// Lets go of what has been idle for too long or was closed by the endpoint.
@@ -199,9 +430,12 @@ impl Pool {
         let now = Instant::now();
         self.swept.set(now);
         self.idle.borrow_mut().retain(|_, kept| {
-            kept.retain(|idle| {
-                !idle.connection.sender.is_closed() && now.duration_since(idle.since) < IDLE
-            });
+            let is_over = |idle: &mut Idle| {
+                !idle.connection.is_still_open() || now.duration_since(idle.since) >= IDLE
+            };
+            for idle in kept.extract_if(.., is_over) {
+                idle.connection.close_in_order();
+            }
             !kept.is_empty()
         });
     }
@@ -209,7 +443,9 @@ impl Pool {
     /// Lets go of everything, and of what is in use as soon as it is no longer.
     pub fn clear(&self) {
         self.cleared.set(Some(Instant::now()));
-        self.idle.borrow_mut().clear();
+        for idle in self.idle.take().into_values().flatten() {
+            idle.connection.close_in_order();
+        }
     }
 }
 

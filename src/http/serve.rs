@@ -90,6 +90,9 @@ where
                 Pin::new(&mut connection).graceful_shutdown();
                 continue;
             }
+            if let Some(at) = activity.reminder().filter(|at| *at < due.deadline()) {
+                due.as_mut().reset(at);
+            }
             if due.as_mut().poll(cx).is_ready() {
                 match activity.next_deadline(limits) {
                     Ok(later) => due.as_mut().reset(later),

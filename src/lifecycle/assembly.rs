@@ -298,6 +298,7 @@ impl Opened {
 fn entrance(written: &config::Listener, address: SocketAddr, https: Option<u16>) -> Entrance {
     Entrance {
         address,
+        address_text: address.to_string().into(),
         tls: written.tls,
         trusted: written.trusted.clone(),
         proxy_protocol: written.proxy_protocol,

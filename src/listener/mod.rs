@@ -26,6 +26,8 @@ use crate::telemetry::metrics::ListenerCounters;
 pub struct Entrance {
     /// Where clients reach it.
     pub address: SocketAddr,
+    /// The same as lines of the log have it, which is not written anew for each connection.
+    pub address_text: Arc<str>,
     /// Whether TLS is terminated here.
     pub tls: bool,
     /// Peers whose PROXY headers and `X-Forwarded-*` are believed.

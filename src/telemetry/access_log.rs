@@ -2,6 +2,7 @@
 //! of its own, so that a slow disk or terminal never holds up traffic. What cannot be kept up
 //! with is dropped, and how much is said.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -9,29 +10,33 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 
+use super::clock::{Clock, Stamp};
 use super::metrics::Metrics;
-use super::record::time_text;
 use super::redact;
 use crate::config::{self, LogFormat};
 
 /// Batches that may wait for the writer.
-const WAITING: usize = 256;
-/// A batch is handed over at the latest when it is this large, and `BATCH_AGE` after its first
-/// line.
-const BATCH_BYTES: usize = 32 * 1024;
+const WAITING: usize = 128;
+/// A batch is handed over at the latest `BATCH_AGE` after its first line, and when it has no room
+/// for a long line any more.
 const BATCH_AGE: Duration = Duration::from_millis(50);
+const BATCH_BYTES: usize = 64 * 1024;
+const LONG_LINE: usize = 1024;
+/// Buffers that are kept for the batches to come, when nothing is going on.
+const SPARE: usize = 4;
 
 /// The writing end; every worker makes a [`WorkerLog`] of it.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     batches: SyncSender<Batch>,
+    spare: Arc<Spare>,
     dropped: Arc<AtomicU64>,
     style: Arc<ArcSwap<Style>>,
     /// Where the writer is to go on, if a reload says so.
@@ -92,6 +97,28 @@ struct Batch {
     count: u64,
 }
 
+/// Buffers of batches that are written, for those that come: so that they are not made on one
+/// thread and freed on another, from which glibc has to gather them again, nor grown from nothing.
+#[derive(Debug, Default)]
+struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    /// One of them, or one that is made with so much room.
+    fn take(&self, room: usize) -> Vec<u8> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(room))
+    }
+
+    fn put_back(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not one that an endless path has made large.
+        if kept.len() < SPARE && buffer.capacity() <= 2 * BATCH_BYTES {
+            kept.push(buffer);
+        }
+    }
+}
+
 /// The thread that writes; it ends when the last [`AccessLog`] is gone.
 #[derive(Debug)]
 pub struct Writer {
@@ -131,13 +158,15 @@ pub fn start(opened: Opened, dropped_in_all: Arc<AtomicU64>) -> io::Result<(Acce
     let (done, is_done) = sync_channel(1);
     let log = AccessLog {
         batches: sender,
+        spare: Arc::default(),
         dropped: Arc::default(),
         style: Arc::new(ArcSwap::from_pointee(opened.style)),
         next: Arc::default(),
     };
-    let (dropped, next, out) = (log.dropped.clone(), log.next.clone(), opened.out);
+    let (spare, dropped) = (log.spare.clone(), log.dropped.clone());
+    let (next, out) = (log.next.clone(), opened.out);
     let thread = thread::Builder::new().name("access-log".into()).spawn(move || {
-        write_all(&receiver, out, &next, &dropped, &dropped_in_all);
+        write_all(&receiver, out, &next, &spare, &dropped, &dropped_in_all);
         // Dropped in any case, which says the same.
         let _ = done.send(());
     })?;
@@ -156,6 +185,7 @@ fn write_all(
     batches: &Receiver<Batch>,
     mut out: Out,
     next: &Mutex<Option<Out>>,
+    spare: &Spare,
     dropped: &AtomicU64,
     dropped_in_all: &AtomicU64,
 ) {
@@ -175,6 +205,7 @@ fn write_all(
                 is_failing = true;
             }
         }
+        spare.put_back(batch.lines);
         let lost = dropped.swap(0, Ordering::Relaxed);
         dropped_in_all.fetch_add(lost, Ordering::Relaxed);
         if lost > 0 && !is_failing {
@@ -187,69 +218,32 @@ fn write_all(
 #[derive(Debug)]
 pub struct WorkerLog {
     log: AccessLog,
+    /// Looked at for every line: cached, that costs no more than to see that it is the same.
+    style: RefCell<Cache<Arc<ArcSwap<Style>>, Arc<Style>>>,
     /// What is counted besides, and the number under which this worker counts it.
     metrics: Arc<Metrics>,
     worker: usize,
     batch: RefCell<Batch>,
-    /// As large as the batch before: the next is likely to be, too, and has not to grow into it.
+    /// What a buffer is made for: all of a batch where the one before was one, as it would be copied
+    /// several times to grow into it.
     room: Cell<usize>,
+    /// Whether a task is waiting to hand over what there is then.
+    is_awaited: Cell<bool>,
     clock: Clock,
-}
-
-/// The time of a line: RFC 3339 in UTC, to the millisecond.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Stamp([u8; 24]);
-
-impl Stamp {
-    /// As text.
-    pub(super) fn as_str(&self) -> &str {
-        // It is ASCII.
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-/// Tells the time; the part that changes once a second is kept.
-#[derive(Debug)]
-struct Clock {
-    /// Since 1970, of what is shown.
-    second: Cell<Option<u64>>,
-    shown: Cell<[u8; 24]>,
-}
-
-impl Clock {
-    fn new() -> Self {
-        Self { second: Cell::new(None), shown: Cell::new(*b"0000-00-00T00:00:00.000Z") }
-    }
-
-    fn now(&self) -> Stamp {
-        let now = SystemTime::now();
-        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let mut shown = self.shown.get();
-        if self.second.replace(Some(since.as_secs())) != Some(since.as_secs()) {
-            let seconds = "0000-00-00T00:00:00".len();
-            // Longer only from the year 10000 on.
-            shown[..seconds].copy_from_slice(&time_text(now).as_bytes()[..seconds]);
-            self.shown.set(shown);
-        }
-        let millis = since.subsec_millis();
-        for (place, digit) in [100, 10, 1].into_iter().zip(&mut shown[20..23]) {
-            // A digit fits.
-            *digit = b'0' + (millis / place % 10) as u8;
-        }
-        Stamp(shown)
-    }
 }
 
 impl WorkerLog {
     /// The end of the worker with this number.
     pub fn new(log: AccessLog, metrics: Arc<Metrics>, worker: usize) -> Rc<Self> {
-        let (batch, room, clock) = (RefCell::default(), Cell::default(), Clock::new());
-        Rc::new(Self { log, metrics, worker, batch, room, clock })
+        let style = RefCell::new(Cache::new(log.style.clone()));
+        let (batch, room, is_awaited) = (RefCell::default(), Cell::default(), Cell::default());
+        let clock = Clock::new();
+        Rc::new(Self { log, style, metrics, worker, batch, room, is_awaited, clock })
     }
 
     /// How lines are to look.
     pub(super) fn format(&self) -> LogFormat {
-        self.log.style.load().format
+        self.style.borrow_mut().load().format
     }
 
     /// What is counted besides.
@@ -268,29 +262,31 @@ impl WorkerLog {
     }
 
     /// A path and query without its secrets.
-    pub(super) fn redacted(&self, path_and_query: &str) -> String {
-        redact::query(path_and_query, &self.log.style.load().redact)
+    pub(super) fn redacted<'a>(&self, path_and_query: &'a str) -> Cow<'a, str> {
+        redact::query(path_and_query, &self.style.borrow_mut().load().redact)
     }
 
     /// Adds a line, which `write` appends without its end. Must be called within the worker's
     /// runtime, which hands the batch over a moment later.
     pub(super) fn line(self: &Rc<Self>, write: impl FnOnce(&mut Vec<u8>)) {
-        let (is_first, is_full) = {
+        let is_full = {
             let mut batch = self.batch.borrow_mut();
             if batch.count == 0 {
-                batch.lines.reserve(self.room.get());
+                batch.lines = self.log.spare.take(self.room.get());
             }
             write(&mut batch.lines);
             batch.lines.push(b'\n');
             batch.count += 1;
-            (batch.count == 1, batch.lines.len() >= BATCH_BYTES)
+            is_whole(&batch.lines)
         };
         if is_full {
             self.hand_over();
-        } else if is_first && tokio::runtime::Handle::try_current().is_ok() {
+        } else if !self.is_awaited.get() && tokio::runtime::Handle::try_current().is_ok() {
+            self.is_awaited.set(true);
             let log = self.clone();
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(BATCH_AGE).await;
+                log.is_awaited.set(false);
                 log.hand_over();
             });
         }
@@ -303,16 +299,89 @@ impl WorkerLog {
             return;
         }
         let full = std::mem::take(&mut *batch);
-        self.room.set(full.lines.len());
-        let count = full.count;
-        if self.log.batches.try_send(full).is_err() {
-            self.log.dropped.fetch_add(count, Ordering::Relaxed);
+        self.room.set(if is_whole(&full.lines) { BATCH_BYTES } else { 0 });
+        if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) =
+            self.log.batches.try_send(full)
+        {
+            self.log.dropped.fetch_add(batch.count, Ordering::Relaxed);
+            self.log.spare.put_back(batch.lines);
         }
     }
+}
+
+fn is_whole(lines: &[u8]) -> bool {
+    lines.len() > BATCH_BYTES - LONG_LINE
 }
 
 impl Drop for WorkerLog {
     fn drop(&mut self) {
         self.hand_over();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was written, for a test to look at.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("not poisoned").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn start_with(out: impl Write + Send + 'static) -> (AccessLog, Writer, Arc<AtomicU64>) {
+        let style = Style { format: LogFormat::Json, redact: Vec::new() };
+        let dropped = Arc::<AtomicU64>::default();
+        let opened = Opened { out: Out(Box::new(out)), style };
+        let (log, writer) = start(opened, dropped.clone()).expect("a thread");
+        (log, writer, dropped)
+    }
+
+    fn worker_log(log: &AccessLog) -> Rc<WorkerLog> {
+        WorkerLog::new(log.clone(), Metrics::new(1), 0)
+    }
+
+    #[test]
+    fn no_line_is_lost_or_written_twice_while_buffers_go_round() {
+        let written = Written::default();
+        let (log, writer, dropped) = start_with(written.clone());
+        let worker = worker_log(&log);
+        let mut expected = String::new();
+        for at in 0..10_000 {
+            let line = format!("{at} {}", "x".repeat(at % 97));
+            worker.line(|out| out.extend(line.as_bytes()));
+            expected += &format!("{line}\n");
+            if at % 1_000 == 0 {
+                worker.hand_over();
+            }
+        }
+        drop((worker, log));
+        writer.finish();
+        assert_eq!(dropped.load(Ordering::Relaxed), 0);
+        assert!(*written.0.lock().expect("not poisoned") == expected.as_bytes());
+    }
+
+    #[test]
+    fn few_buffers_are_kept_and_no_large_one() {
+        let spare = Spare::default();
+        for _ in 0..2 * SPARE {
+            spare.put_back(b"a line\n".to_vec());
+        }
+        spare.put_back(Vec::with_capacity(4 * BATCH_BYTES));
+        let kept: Vec<_> = (0..2 * SPARE).map(|_| spare.take(0)).collect();
+        assert_eq!(kept.iter().filter(|buffer| buffer.capacity() > 0).count(), SPARE);
+        assert!(kept.iter().all(Vec::is_empty));
+
+        spare.put_back(Vec::with_capacity(4 * BATCH_BYTES));
+        assert_eq!(spare.take(0).capacity(), 0);
     }
 }

@@ -1,6 +1,8 @@
 //! Keeps secrets out of the log: the values of query keys that look like credentials, and
 //! credentials that came as a subprotocol.
 
+use std::borrow::Cow;
+
 /// What is written in the place of a secret.
 const REDACTED: &str = "[redacted]";
 
@@ -26,37 +28,47 @@ const SECRETS: [&str; 14] = [
 const SHORT_SECRETS: [&str; 5] = ["key", "sig", "pwd", "pass", "sid"];
 
 /// The path and query as they may be logged; `more` are further secret keys, in lower case.
-pub(super) fn query(path_and_query: &str, more: &[String]) -> String {
+pub(super) fn query<'a>(path_and_query: &'a str, more: &[String]) -> Cow<'a, str> {
     if !path_and_query.contains('=') {
-        return path_and_query.to_owned();
+        return path_and_query.into();
     }
-    let mut shown = String::with_capacity(path_and_query.len());
     let (path, query) = match path_and_query.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (path_and_query, None),
     };
+    let pairs = || query.into_iter().flat_map(|query| query.split('&'));
+    if !path.split(['/', ';']).chain(pairs()).any(|pair| secret_key(pair, more).is_some()) {
+        return path_and_query.into();
+    }
+    let mut shown = String::with_capacity(path_and_query.len());
     // Java's servers put their `;jsessionid=…` there.
     for part in path.split_inclusive(['/', ';']) {
         let end = part.len() - usize::from(part.ends_with(['/', ';']));
         push_pair(&mut shown, &part[..end], more);
         shown.push_str(&part[end..]);
     }
-    for (at, pair) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
+    for (at, pair) in pairs().enumerate() {
         shown.push(if at == 0 { '?' } else { '&' });
         push_pair(&mut shown, pair, more);
     }
-    shown
+    shown.into()
 }
 
 fn push_pair(shown: &mut String, pair: &str, more: &[String]) {
-    match pair.split_once('=') {
-        Some((key, _)) if is_secret(key, more) => {
+    match secret_key(pair, more) {
+        Some(key) => {
             shown.push_str(key);
             shown.push('=');
             shown.push_str(REDACTED);
         }
-        _ => shown.push_str(pair),
+        None => shown.push_str(pair),
     }
+}
+
+/// The key of a pair whose value is a secret.
+fn secret_key<'a>(pair: &'a str, more: &[String]) -> Option<&'a str> {
+    let (key, _) = pair.split_once('=')?;
+    is_secret(key, more).then_some(key)
 }
 
 /// A subprotocol as it may be logged. Browsers let a page set no other header of a handshake, so
@@ -157,6 +169,9 @@ mod tests {
             ("/ws?", "/ws?"),
             ("/a;v=1/b;jsessionid=f00/c/", "/a;v=1/b;jsessionid=[redacted]/c/"),
             ("/a;v=1/b;session_id=f00;w=2/c/?d", "/a;v=1/b;session_id=[redacted];w=2/c/?d"),
+            ("/a;v=1/b;key=f00/c", "/a;v=1/b;key=[redacted]/c"),
+            ("/a/key=f00/c", "/a/key=[redacted]/c"),
+            ("/a;v=1/b;w=2/c?d=3&=4&e", "/a;v=1/b;w=2/c?d=3&=4&e"),
             ("/ws%3Ftoken=abc", "/ws%3Ftoken=[redacted]"),
         ] {
             assert_eq!(query(given, &["ours".into()]), shown);

@@ -6,7 +6,16 @@ use hyper::Response;
 use sha2::{Digest, Sha256};
 
 use crate::support::programs::curl;
-use crate::support::{BOTH, Over, Proxy, Served, Setup, eventually, noise, sha256};
+use crate::support::{BOTH, Over, Proxy, Served, Setup, Upstream, eventually, noise, sha256};
+
+/// A proxy whose connections wait for minutes: none of their timers looks after what nobody woke them for.
+async fn patient() -> (Proxy, Upstream) {
+    let upstream = Upstream::raw().await;
+    let limits = ["header", "body", "send"].map(|what| format!("{what}_timeout = \"10m\"\n"));
+    let limits = format!("[limits]\nkeep_alive = \"10m\"\n{}", limits.concat());
+    let proxy = Setup::to(upstream.endpoint()).also(&limits).start().await;
+    (proxy, upstream)
+}
 
 /// A request and its answer, with the bodies as they were.
 #[tokio::test]
@@ -144,7 +153,7 @@ async fn trailers_pass() {
 /// Trailers are the end of a message as much as a bare last chunk is: the connection to the upstream goes on (§9.3).
 #[tokio::test]
 async fn an_upstream_connection_is_reused_after_trailers() {
-    let (proxy, upstream) = Proxy::scripted().await;
+    let (proxy, upstream) = patient().await;
     let mut client = proxy.plain().await;
     let head = "POST / HTTP/1.1\r\nHost: localhost\r\nTE: trailers\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n";
     client.send(format!("{head}2\r\nhi\r\n0\r\nX-Sum: 1\r\n\r\n")).await;
@@ -252,6 +261,49 @@ async fn an_early_response_reaches_a_client_that_goes_on_sending() {
     }
 }
 
+/// Both directions at once: an upload goes on while nobody reads the answer that has begun, however long that is.
+#[tokio::test]
+async fn an_upload_goes_on_while_its_answer_waits_for_the_client() {
+    let (proxy, upstream) = patient().await;
+    let bytes = vec![b'x'; 16 << 20];
+    let head = format!("Content-Length: {}\r\n\r\n", bytes.len());
+    for over in BOTH {
+        let mut client = proxy.connect(over).await;
+        client.send(format!("POST / HTTP/1.1\r\nHost: localhost\r\n{head}")).await;
+        let mut leg = upstream.accept().await;
+        leg.head().await;
+        leg.send(format!("HTTP/1.1 200 OK\r\n{head}")).await;
+        let sent = leg.send_until_stuck(&bytes).await;
+        assert!(sent < bytes.len(), "the answer did not have to wait");
+        tokio::join!(client.send(&bytes), leg.take(bytes.len()));
+        let (_, response) = tokio::join!(leg.send(&bytes[sent..]), client.response());
+        assert_eq!(response.body.len(), bytes.len());
+    }
+}
+
+/// A connection whose request was still on its way when the answer began takes the next request all the same.
+#[tokio::test]
+async fn an_upstream_connection_is_reused_after_an_upload() {
+    let (proxy, upstream) = patient().await;
+    let mut client = proxy.plain().await;
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\nhalf").await;
+    let mut leg = upstream.accept().await;
+    leg.head().await;
+    leg.expect("half").await;
+    leg.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").await;
+    client.until("first\r\n").await;
+    client.send("half").await;
+    leg.expect("half").await;
+    leg.send("0\r\n\r\n").await;
+    client.until("0\r\n\r\n").await;
+    for _ in 0..2 {
+        client.send("GET /next HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        assert_eq!(leg.head().await.first(), "GET /next HTTP/1.1");
+        leg.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        assert_eq!(client.response().await.body, "ok");
+    }
+}
+
 /// An upstream that hangs up with unread bytes resets the connection under what is being written, and its answer may
 /// be lost with it (RFC 9112 §9.6): the client gets that answer or our 502, and does not hang.
 #[tokio::test]
@@ -344,6 +396,45 @@ async fn a_stale_pooled_connection_is_replaced() {
     }
 }
 
+/// An idle connection that the upstream closes is closed in return, without a request that would find it so: the next
+/// one, which may not be sent twice, finds another.
+#[tokio::test]
+async fn an_idle_connection_that_the_upstream_closes_is_let_go() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    let mut client = proxy.plain().await;
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut leg = upstream.accept().await;
+    leg.head().await;
+    leg.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    client.response().await;
+    leg.finish().await;
+    leg.expect_end().await;
+    client.send("POST /order HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nbuy").await;
+    let mut leg = upstream.accept().await;
+    assert_eq!(leg.request().await.body, "buy");
+    leg.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(client.response().await.status(), 201);
+}
+
+/// What an upstream says on an idle connection is no answer to whatever is asked next: RFC 9112 §9.2.
+#[tokio::test]
+async fn words_on_an_idle_connection_answer_nothing() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    let mut client = proxy.plain().await;
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut leg = upstream.accept().await;
+    leg.head().await;
+    leg.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    client.response().await;
+    leg.send("HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate").await;
+    leg.expect_end().await;
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut leg = upstream.accept().await;
+    leg.head().await;
+    leg.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nright").await;
+    assert_eq!(client.response().await.body, "right");
+}
+
 /// The same where the upstream closes only when the second request is already on the way to it.
 #[tokio::test]
 async fn a_pooled_connection_that_closes_under_a_request_is_retried() {
@@ -427,6 +518,47 @@ async fn a_client_that_leaves_frees_the_upstream() {
     client.until("first\r\n").await;
     client.reset();
     leg.rest().await;
+}
+
+/// So does one that goes away before there is any of it.
+#[tokio::test]
+async fn a_client_that_does_not_wait_for_its_answer_frees_the_upstream() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    for over in BOTH {
+        for end in ["\r\n", "Content-Length: 2\r\n\r\nok"] {
+            let mut client = proxy.connect(over).await;
+            client.send(format!("POST / HTTP/1.1\r\nHost: localhost\r\n{end}")).await;
+            let mut leg = upstream.accept().await;
+            leg.head().await;
+            client.reset();
+            leg.rest().await;
+        }
+    }
+}
+
+/// A request that was sent again has all that the first had, in its order.
+#[tokio::test]
+async fn a_request_is_sent_again_as_it_was() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    let mut client = proxy.plain().await;
+    client.send("GET /one HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut leg = upstream.accept().await;
+    leg.head().await;
+    leg.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    client.response().await;
+    let headers = "Host: localhost\r\nX-Empty:\r\nX-Two: a\r\nX-Other: é, c\r\nX-Two: b\r\n\r\n";
+    client.send(format!("GET /two?x=y HTTP/1.1\r\n{headers}")).await;
+    let first = leg.head().await;
+    drop(leg);
+    let mut leg = upstream.accept().await;
+    let again = leg.head().await;
+    for name in ["host", "x-empty", "x-two", "x-other", "via", "x-forwarded-for"] {
+        assert_eq!(first.fields(name), again.fields(name), "{name}");
+    }
+    assert_eq!(again.first(), "GET /two?x=y HTTP/1.1");
+    assert_eq!(again.fields("x-two"), ["a", "b"]);
+    leg.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    assert_eq!(client.response().await.status(), 200);
 }
 
 /// 96 MiB up, counted and hashed by the upstream, with the process's memory where it was.
