@@ -221,6 +221,13 @@ impl Dialogue {
         party.waiting = None;
     }
 
+    /// Whether `side`, which was just sent the other side's Close, is to be given its end at once:
+    /// it has said Close itself, and to it we are the server (RFC 6455 §7.1.1). To the upstream
+    /// we are the client, who waits for the server to close.
+    pub(super) fn is_over_for(&self, side: Side) -> bool {
+        side == Side::Client && self.client.has_said && self.upstream.is_told
+    }
+
     /// `source` did what a header must not show. Whether it may go on, unfollowed.
     pub(super) fn violated(
         &mut self,

@@ -41,6 +41,9 @@ const SWALLOWED_BYTES: usize = 16 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
+    /// Both sides have said Close, and the destination gets its end behind the second one; that of
+    /// the source is still to come, and nothing that it says before goes on.
+    Parting,
     /// The source has ended; its end is being passed on behind what is stuck.
     Ending,
     /// The end has been passed on, or there is nobody to pass it on to.
@@ -87,9 +90,6 @@ pub(super) enum Broken {
     Destination(io::Error),
 }
 
-/// Scratch buffers full that one poll relays before other sessions of the worker have their turn.
-const ROUNDS: usize = 8;
-
 /// A turn that ended before there was nothing left to relay.
 #[derive(Debug, Clone, Copy)]
 enum Interrupted {
@@ -122,7 +122,7 @@ impl Direction {
 
     /// Whether its source has ended.
     pub(super) fn has_ended(&self) -> bool {
-        self.state != State::Open
+        matches!(self.state, State::Ending | State::Closed)
     }
 
     /// Whether there is something that waits to go on.
@@ -172,7 +172,7 @@ impl Direction {
         (dialogue, session): (&mut Dialogue, &Entry),
     ) -> Poll<Result<Flow, Interrupted>> {
         let Scratch { input, output } = scratch;
-        for _ in 0..ROUNDS {
+        for _ in 0..from.reads_in_a_turn() {
             if self.state == State::Closed {
                 return Poll::Ready(Ok(Flow::Closed(self.how_it_ended(dialogue))));
             }
@@ -187,12 +187,14 @@ impl Direction {
             if let Err(error) = said {
                 return self.broken(Broken::Destination(error));
             }
-            if self.state == State::Ending {
-                match ready!(to.poll_finish(cx)) {
-                    Ok(()) => self.state = State::Closed,
-                    Err(error) => return self.broken(Broken::Destination(error)),
+            if let State::Parting | State::Ending = self.state {
+                if let Err(error) = ready!(to.poll_finish(cx)) {
+                    return self.broken(Broken::Destination(error));
                 }
-                continue;
+                if self.state == State::Ending {
+                    self.state = State::Closed;
+                    continue;
+                }
             }
             if to.is_stuck() {
                 continue;
@@ -230,8 +232,24 @@ impl Direction {
             {
                 return self.broken(Broken::Destination(error));
             }
+            // All that there was has gone on, and what comes next is awaited already.
+            if self.is_at_rest(from, to, dialogue) {
+                return Poll::Pending;
+            }
         }
         Poll::Ready(Err(Interrupted::Used))
+    }
+
+    /// Whether there is nothing to be done until something comes from its source, and nothing has:
+    /// so it is when a message has gone on, and nearly always with the other direction.
+    #[inline]
+    pub(super) fn is_at_rest(&self, from: &Leg, to: &Leg, dialogue: &Dialogue) -> bool {
+        from.is_silent()
+            && self.state == State::Open
+            && !self.has_more
+            && self.bulk.is_none()
+            && !to.is_stuck()
+            && !self.has_to_say(dialogue)
     }
 
     /// Sends what we ourselves have to say this way, if [`Direction::has_to_say`]. Nothing may be
@@ -302,6 +320,10 @@ impl Direction {
         }
         if passage.has_said() {
             dialogue.told_by_peer(side);
+            if dialogue.is_over_for(side) {
+                passage.give_up();
+                self.state = State::Parting;
+            }
         }
         if !passage.is_open() {
             self.swallowed += bytes.len() - followed.relayed - followed.rest.len();
@@ -320,7 +342,11 @@ impl Direction {
             self.has_more = true;
         }
         self.hold(followed.rest, is_held, dialogue);
-        if followed.forward.is_empty() { Ok(()) } else { to.send(&followed.forward, cx, output) }
+        match self.state {
+            _ if followed.forward.is_empty() => Ok(()),
+            State::Parting => to.send_last(&followed.forward, cx, output),
+            State::Open | State::Ending | State::Closed => to.send(&followed.forward, cx, output),
+        }
     }
 
     /// Keeps what could not go on yet, for a throttle's sake or for more to come.

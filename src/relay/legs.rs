@@ -2,16 +2,17 @@
 //! into it.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite as _;
+use tokio::task::coop;
 
 use super::backlog::Backlog;
+use super::wire::Wire;
 use crate::tls::records::{Buffer, READ_BYTES, RecordError, Records, TakenOver};
-use crate::transport::{Socket, Stream};
+use crate::transport::Stream;
 
 /// A worker's scratch buffers, lent to one poll of one session at a time.
 #[derive(Debug, Default)]
@@ -68,7 +69,7 @@ pub(super) enum Received {
 /// One side of a session.
 #[derive(Debug)]
 pub(super) struct Leg {
-    socket: Socket,
+    wire: Wire,
     records: Option<Box<Records>>,
     /// Read before the relay began, not yet relayed.
     early: Backlog,
@@ -82,6 +83,13 @@ pub(super) struct Leg {
     /// Bytes that the kernel has taken.
     written: u64,
 }
+
+/// How much is read at once where there is no TLS. What was read goes out right away, and of so
+/// much more is still in the processor's nearest caches; twice and half of it cost more.
+const PLAIN_READ_BYTES: usize = READ_BYTES / 2;
+
+/// How much one poll relays before other sessions of the worker have their turn.
+const TURN_BYTES: usize = 512 * 1024;
 
 /// How much of what a peer goes on to say is thrown away while its leg is being closed, before it
 /// is closed on its unread words.
@@ -108,7 +116,7 @@ impl Leg {
             }
         };
         Self {
-            socket,
+            wire: Wire::new(socket),
             records,
             // Copied, even where it is empty: it is a slice of hyper's buffer, and would keep all
             // of its 8 KiB for as long as the session lasts.
@@ -120,6 +128,25 @@ impl Leg {
             discarded: 0,
             written: 0,
         }
+    }
+
+    /// So many reads that fill their room are a turn.
+    #[inline]
+    pub(super) fn reads_in_a_turn(&self) -> usize {
+        if self.records.is_some() { TURN_BYTES / READ_BYTES } else { TURN_BYTES / PLAIN_READ_BYTES }
+    }
+
+    /// Whether everything was received that had come, and nothing has come since: our waker is
+    /// there for it.
+    #[inline]
+    pub(super) fn is_silent(&self) -> bool {
+        // The end of TLS may have come with the last bytes, long before the FIN.
+        self.wire.is_silent() && self.records.as_ref().is_none_or(|records| records.end().is_none())
+    }
+
+    /// It is polled with another waker from now on.
+    pub(super) fn forget_waker(&mut self) {
+        self.wire.forget_waker();
     }
 
     /// Receives what there is into the scratch buffer, behind what that began with.
@@ -144,9 +171,7 @@ impl Leg {
         if self.records.is_some() {
             return self.poll_receive_records(cx, input);
         }
-        let mut buf = ReadBuf::new(input.plain.room(READ_BYTES));
-        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
-        let len = buf.filled().len();
+        let len = ready!(self.wire.poll_read(cx, input.plain.room(PLAIN_READ_BYTES)))?;
         input.plain.add(len);
         self.has_ended = len == 0;
         let received = if self.has_ended { Received::End } else { Received::Bytes };
@@ -172,18 +197,20 @@ impl Leg {
                 }
                 None => {}
             }
-            let mut buf = ReadBuf::new(&mut input.sealed);
-            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
-            let sealed = buf.filled();
-            if sealed.is_empty() {
+            let len = ready!(self.wire.poll_read(cx, &mut input.sealed))?;
+            if len == 0 {
                 self.has_ended = true;
                 return Poll::Ready(Ok(Received::Truncated));
             }
-            records.open(sealed, &mut input.plain);
+            records.open(&input.sealed[..len], &mut input.plain);
             // An alert of ours, an answer to a change of keys. What comes of it, the next write
             // finds out as well.
             if records.has_waiting() {
                 let _ = self.poll_flush(cx);
+            }
+            if input.plain.filled().len() == begun {
+                // A peer may go on with what comes to nothing for as long as it likes.
+                ready!(coop::poll_proceed(cx)).made_progress();
             }
         }
         Poll::Ready(Ok(Received::Bytes))
@@ -207,8 +234,46 @@ impl Leg {
             records.seal(bytes, &mut output.sealed).map_err(unsealed)?;
             bytes = output.sealed.filled();
         }
+        self.write(bytes, cx, Wire::poll_write)
+    }
+
+    /// Sends the last bytes that go this way and our end behind them, `close_notify` and FIN, all
+    /// in one. What the kernel does not take now, [`Leg::poll_finish`] has to see to.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Leg::send`].
+    pub(super) fn send_last(
+        &mut self,
+        bytes: &[u8],
+        cx: &mut Context<'_>,
+        output: &mut Output,
+    ) -> io::Result<()> {
+        let mut bytes = bytes;
+        if let Some(records) = &mut self.records {
+            output.sealed.begin_with(&[]);
+            records.seal(bytes, &mut output.sealed).map_err(unsealed)?;
+            records.seal_end();
+            output.sealed.append(&records.take_waiting());
+            bytes = output.sealed.filled();
+        }
+        self.ending = Ending::Said;
+        self.write(bytes, cx, Wire::poll_write_ahead)?;
+        match self.poll_finish(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Writes all of `bytes`, by `poll_write`; what the kernel does not take is stuck.
+    fn write(
+        &mut self,
+        mut bytes: &[u8],
+        cx: &mut Context<'_>,
+        poll_write: impl Fn(&mut Wire, &mut Context<'_>, &[u8]) -> Poll<io::Result<usize>>,
+    ) -> io::Result<()> {
         while !bytes.is_empty() {
-            match Pin::new(&mut self.socket).poll_write(cx, bytes) {
+            match poll_write(&mut self.wire, cx, bytes) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(len)) => {
                     self.written += len as u64;
@@ -231,17 +296,17 @@ impl Leg {
     }
 
     fn poll_flush_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_flush_by(cx, |socket, cx, bytes| Pin::new(socket).poll_write(cx, bytes))
+        self.poll_flush_by(cx, Wire::poll_write)
     }
 
     fn poll_flush_by(
         &mut self,
         cx: &mut Context<'_>,
-        mut write: impl FnMut(&mut Socket, &mut Context<'_>, &[u8]) -> Poll<io::Result<usize>>,
+        poll_write: impl Fn(&mut Wire, &mut Context<'_>, &[u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<()>> {
         loop {
             while !self.stuck.is_empty() {
-                let len = ready!(write(&mut self.socket, cx, &self.stuck))?;
+                let len = ready!(poll_write(&mut self.wire, cx, &self.stuck))?;
                 if len == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
@@ -267,8 +332,8 @@ impl Leg {
             self.ending = Ending::Said;
         }
         if self.ending == Ending::Said {
-            ready!(self.poll_flush_by(cx, Socket::poll_write_last))?;
-            ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
+            ready!(self.poll_flush_by(cx, Wire::poll_write_ahead))?;
+            ready!(self.wire.pinned().poll_shutdown(cx))?;
             self.ending = Ending::Done;
         }
         Poll::Ready(Ok(()))
@@ -285,7 +350,7 @@ impl Leg {
             loop {
                 if self.discarded > DISCARD_BYTES {
                     ready!(finished).ok();
-                    if self.socket.is_delivered() {
+                    if self.wire.socket().is_delivered() {
                         break;
                     }
                     // Not read any more, so that it cannot keep us busy: its time runs out.
@@ -315,7 +380,7 @@ impl Leg {
     /// Whether the peer has reset the connection, asked of the kernel: a leg that is not being
     /// read, because the other one is stuck, hears of nothing.
     pub(super) fn is_reset(&self) -> bool {
-        let mut socket = [PollFd::new(&self.socket, PollFlags::empty())];
+        let mut socket = [PollFd::new(self.wire.socket(), PollFlags::empty())];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut socket, Some(&at_once))
             .is_ok_and(|_| socket[0].revents().contains(PollFlags::ERR))
@@ -323,18 +388,18 @@ impl Leg {
 
     /// Whether the kernel has something from the peer that was not read yet.
     pub(super) fn has_unread(&self) -> bool {
-        rustix::io::ioctl_fionread(&self.socket).is_ok_and(|unread| unread > 0)
+        rustix::io::ioctl_fionread(self.wire.socket()).is_ok_and(|unread| unread > 0)
     }
 
     /// Whether the peer's kernel has all that was sent.
     pub(super) fn is_delivered(&self) -> bool {
-        !self.is_stuck() && self.socket.is_delivered()
+        !self.is_stuck() && self.wire.socket().is_delivered()
     }
 
     /// How many bytes the peer's kernel has acknowledged. It grows as long as the peer is there and
     /// takes what it is sent.
     pub(super) fn acknowledged(&self) -> u64 {
-        self.written.saturating_sub(self.socket.unsent())
+        self.written.saturating_sub(self.wire.socket().unsent())
     }
 
     /// Whether it is over, or not waited for any more.
@@ -351,7 +416,7 @@ impl Leg {
     /// Makes the coming close a reset, unless the leg has had its end in order.
     pub(super) fn reset(&self) {
         if self.ending != Ending::Done {
-            self.socket.reset_on_close();
+            self.wire.socket().reset_on_close();
         }
     }
 }

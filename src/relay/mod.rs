@@ -20,6 +20,7 @@ pub mod sessions;
 mod trace;
 mod turns;
 pub mod view;
+mod wire;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -105,7 +106,10 @@ impl Future for Relay {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        this.session.remember(cx.waker());
+        if this.session.remember(cx.waker()) {
+            this.client.forget_waker();
+            this.upstream.forget_waker();
+        }
         if let Some(order) = this.session.take_order()
             && this.obey(order).is_ready()
         {
@@ -201,11 +205,14 @@ impl Relay {
         scratch: &mut Scratch,
     ) -> Poll<Flow> {
         let about = (&mut self.dialogue, &self.session);
-        let (client, upstream) = (&mut self.client, &mut self.upstream);
-        match from {
-            Side::Client => self.to_upstream.poll(client, upstream, cx, scratch, about),
-            Side::Upstream => self.to_client.poll(upstream, client, cx, scratch, about),
+        let (direction, from, to) = match from {
+            Side::Client => (&mut self.to_upstream, &mut self.client, &mut self.upstream),
+            Side::Upstream => (&mut self.to_client, &mut self.upstream, &mut self.client),
+        };
+        if direction.is_at_rest(from, to, about.0) {
+            return Poll::Pending;
         }
+        direction.poll(from, to, cx, scratch, about)
     }
 
     /// Whether we are ending the session and nothing more is expected of this side.

@@ -667,10 +667,12 @@ impl Session {
         self.is_to_be_swept();
     }
 
-    /// Remembers whom to wake for an order.
-    pub(super) fn remember(&self, waker: &Waker) {
+    /// Remembers whom to wake for an order. Whether that is somebody else than before.
+    pub(super) fn remember(&self, waker: &Waker) -> bool {
         let known = self.waker.take().filter(|known| known.will_wake(waker));
+        let is_new = known.is_none();
         self.waker.set(Some(known.unwrap_or_else(|| waker.clone())));
+        is_new
     }
 
     /// What the relay is told to do, once.

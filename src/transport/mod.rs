@@ -7,12 +7,11 @@ mod unsent;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::net::{SendFlags, send};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::tls::handover::Secured;
@@ -65,33 +64,6 @@ impl Socket {
         if let Self::Tcp(tcp) = self {
             // It only fails on a socket that is closed already.
             let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
-        }
-    }
-}
-
-impl Socket {
-    /// Writes what nothing but our end comes behind: it goes out together with that, which has to
-    /// follow at once.
-    ///
-    /// # Errors
-    ///
-    /// The socket's.
-    pub fn poll_write_last(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let tcp = match self {
-            Self::Tcp(tcp) => tcp,
-            Self::Unix(unix) => return Pin::new(unix).poll_write(cx, bytes),
-        };
-        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-        loop {
-            ready!(tcp.poll_write_ready(cx))?;
-            match tcp.try_io(Interest::WRITABLE, || Ok(send(&*tcp, bytes, flags)?)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
-            }
         }
     }
 }
@@ -229,62 +201,5 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         on_stream!(self, stream => Pin::new(stream).poll_shutdown(cx))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    /// Nothing of it is sent before the end is, and all of it then.
-    #[tokio::test]
-    async fn the_last_words_go_out_with_the_end() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let address = listener.local_addr().expect("its address");
-        let (ours, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (mut ours, (mut theirs, _)) =
-            (Socket::Tcp(ours.expect("a connection")), accepted.expect("the other end"));
-        ours.write_all(b"first").await.expect("room");
-        let mut heard = [0; 5];
-        theirs.read_exact(&mut heard).await.expect("what was said");
-        let written = poll_fn(|cx| ours.poll_write_last(cx, b"last")).await;
-        assert_eq!(written.expect("room"), 4);
-        assert_eq!(rustix::io::ioctl_fionread(&theirs).expect("a socket"), 0);
-        ours.shutdown().await.expect("an end");
-        let mut rest = Vec::new();
-        theirs.read_to_end(&mut rest).await.expect("the rest");
-        assert_eq!(rest, b"last");
-    }
-
-    #[tokio::test]
-    async fn last_words_wait_for_room_and_unix_sockets_take_them_too() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let address = listener.local_addr().expect("its address");
-        let (ours, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (ours, (theirs, _)) = (ours.expect("a connection"), accepted.expect("the other end"));
-        let (near, far) = UnixStream::pair().expect("a pair");
-        hear_all(Socket::Tcp(ours), Socket::Tcp(theirs)).await;
-        hear_all(Socket::Unix(near), Socket::Unix(far)).await;
-    }
-
-    async fn hear_all(mut ours: Socket, mut theirs: Socket) {
-        const BYTES: usize = 16 << 20;
-        let saying = async {
-            let words = vec![7; BYTES];
-            let mut said = 0;
-            while said < BYTES {
-                let written = poll_fn(|cx| ours.poll_write_last(cx, &words[said..])).await;
-                said += written.expect("a peer that hears");
-            }
-            ours.shutdown().await.expect("an end");
-        };
-        let mut heard = Vec::new();
-        let ((), len) = tokio::join!(saying, theirs.read_to_end(&mut heard));
-        assert_eq!(len.expect("the rest"), BYTES);
     }
 }

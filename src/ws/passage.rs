@@ -146,20 +146,65 @@ impl Passage {
     /// At most about `budget` bytes of it are let through now. `insertion` is put in at the first
     /// place where it may be. `judge` is shown every header, and every control frame whole, with
     /// the bytes from there on.
+    #[inline]
     pub fn follow<'b>(
         &mut self,
         bytes: &'b [u8],
+        budget: usize,
+        insertion: Option<&Insertion>,
+        mut judge: impl FnMut(&Step<'_>, &[u8]) -> Verdict,
+    ) -> Followed<'b> {
+        let is_plain = insertion.is_none() && self.outlet == Outlet::Open && !self.is_blind;
+        let (at, judged) =
+            if is_plain { self.go_through(bytes, budget, &mut judge) } else { (0, None) };
+        if is_plain && at == bytes.len() {
+            let forward = Cow::Borrowed(bytes);
+            return Followed { forward, relayed: at, is_inserted: false, rest: &[], stop: None };
+        }
+        self.follow_on(bytes, (at, judged), budget, insertion, judge)
+    }
+
+    /// Follows what nearly all is, payload and data frames that pass, where nothing is to be put
+    /// in; how far, and what became of the frame there if that was judged already.
+    #[inline]
+    fn go_through(
+        &mut self,
+        bytes: &[u8],
+        budget: usize,
+        judge: &mut impl FnMut(&Step<'_>, &[u8]) -> Verdict,
+    ) -> (usize, Option<Verdict>) {
+        let end = bytes.len().min(budget);
+        let mut at = 0;
+        while at < end {
+            if let Some(len) = self.tracker.payload(end - at) {
+                at += len;
+                continue;
+            }
+            let Ok(step @ Step::Data { len, .. }) = self.tracker.look(&bytes[at..]) else { break };
+            match judge(&step, &bytes[at..]) {
+                Verdict::Pass => self.tracker.pass(&step),
+                verdict => return (at, Some(verdict)),
+            }
+            at += len;
+        }
+        (at, None)
+    }
+
+    /// Follows the rest: `at` bytes have gone through, and the frame there may have been judged.
+    fn follow_on<'b>(
+        &mut self,
+        bytes: &'b [u8],
+        (mut at, mut judged): (usize, Option<Verdict>),
         budget: usize,
         mut insertion: Option<&Insertion>,
         mut judge: impl FnMut(&Step<'_>, &[u8]) -> Verdict,
     ) -> Followed<'b> {
         let mut is_inserted = false;
-        let mut relayed = 0;
+        let mut relayed = at;
         // What is ready to be sent, where that is not just a part of `bytes`, and from where on
         // `bytes` are still to be added to it, up to `at`.
         let mut pieces = Vec::new();
         let mut pending = 0;
-        let mut at = 0;
         let stop = loop {
             if let Some(ours) = insertion.take_if(|ours| self.takes(ours)) {
                 pieces.extend_from_slice(&bytes[pending..at]);
@@ -205,7 +250,7 @@ impl Passage {
                 break Some(Stop::Held);
             }
             let end = at + step.len();
-            match judge(&step, &bytes[at..]) {
+            match judged.take().unwrap_or_else(|| judge(&step, &bytes[at..])) {
                 Verdict::Pass => {}
                 Verdict::TakeOut => {
                     pieces.extend_from_slice(&bytes[pending..at]);

@@ -28,6 +28,8 @@ fn main() -> ExitCode {
             a_message_takes_two_calls(over, size, 8);
             println!("test a_message_takes_two_calls, {over:?}, {size} bytes ... ok");
         }
+        a_goodbye_takes_two_sends(over);
+        println!("test a_goodbye_takes_two_sends, {over:?} ... ok");
     }
     ExitCode::SUCCESS
 }
@@ -68,4 +70,17 @@ fn a_message_takes_two_calls(over: Over, size: usize, sessions: u64) {
     assert!(waited <= messages + besides, "waited {waited} times: {calls:?}");
     let others = calls.values().sum::<u64>() - read - written - waited;
     assert!(others <= besides, "{others} other calls: {calls:?}");
+}
+
+/// A Close each way; what ends TLS goes with the second one.
+fn a_goodbye_takes_two_sends(over: Over) {
+    const SESSIONS: u64 = 20;
+    let proxy = proxy::Proxy::start();
+    let mut clients: Vec<_> = (0..SESSIONS).map(|_| Client::connect(&proxy, over)).collect();
+    clients.iter_mut().for_each(|client| client.echo(1, 32));
+    let worker = syscalls::Traced::attach(proxy.worker());
+    clients.into_iter().for_each(Client::close);
+    let calls = worker.counts();
+    let written = syscalls::WRITTEN.iter().map(|name| calls.get(name).unwrap_or(&0)).sum::<u64>();
+    assert_eq!(written, 2 * SESSIONS, "of {calls:?}");
 }

@@ -73,7 +73,19 @@ impl Client {
         self.stream.read_exact(answer).expect("an open session");
         assert!(answer.starts_with(&header) && answer[header.len()..].iter().all(|b| *b == b'x'));
     }
+
+    /// Says Close, hears it, and then the end of the stream.
+    pub(crate) fn close(mut self) {
+        self.stream.write_all(&[&CLOSE[..], &[0; 4]].concat()).expect("an open session");
+        self.stream.flush().expect("an open session");
+        let mut answer = Vec::new();
+        self.stream.read_to_end(&mut answer).expect("an orderly end");
+        assert_eq!(answer, [CLOSE[0], 0]);
+    }
 }
+
+/// The header of a Close without a code, masked.
+const CLOSE: [u8; 2] = [0x88, 0x80];
 
 /// Of a binary message (RFC 6455 §5.2).
 fn header(size: usize, mask: u8) -> Vec<u8> {
@@ -117,6 +129,9 @@ fn serve(mut tcp: TcpStream) -> std::io::Result<()> {
         };
         let mut rest = vec![0; 4 + size];
         tcp.read_exact(&mut rest)?;
+        if first == CLOSE {
+            return tcp.write_all(&[CLOSE[0], 0]);
+        }
         tcp.write_all(&[&header(size, 0), &rest[4..]].concat())?;
     }
 }

@@ -81,6 +81,27 @@ async fn the_client_closes() {
     }
 }
 
+/// A client that has said Close has its end with the answer, whenever the upstream closes: RFC 6455 §7.1.1. That one is
+/// still waited for, and what it says meanwhile goes nowhere: §1.4.
+#[tokio::test]
+async fn a_clients_end_comes_with_the_second_close() {
+    for over in BOTH {
+        let mut scene = Scene::with(over, "close_timeout = \"1h\"").await;
+        scene.client.send(masked(CLOSE, close(1000, ""))).await;
+        scene.upstream.expect(masked(CLOSE, close(1000, ""))).await;
+        scene.upstream.send(plain(CLOSE, close(1000, ""))).await;
+        scene.client.expect(plain(CLOSE, close(1000, ""))).await;
+        scene.client.expect_end().await;
+        scene.upstream.send(plain(BINARY, noise(31, 1 << 20))).await;
+        scene.upstream.finish().await;
+        scene.client.finish().await;
+        scene.upstream.expect_end().await;
+        scene
+            .tells(json!({ "ended_by": "client", "why": "closed", "upstream_to_client_bytes": 4 }))
+            .await;
+    }
+}
+
 /// The upstream closes. A Close without a code is one that applications see as 1005: RFC 6455 §7.1.5.
 #[tokio::test]
 async fn the_upstream_closes() {

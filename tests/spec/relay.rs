@@ -157,6 +157,18 @@ async fn a_truncated_tls_leg_is_told_apart() {
     assert_eq!((&end["ended_by"], &end["why"]), (&"client".into(), &"truncated".into()));
 }
 
+/// The end of TLS is an end, though it comes with the last bytes and no FIN comes at all.
+#[tokio::test]
+async fn a_close_notify_behind_the_last_bytes_is_an_end() {
+    let upstream = Upstream::raw().await;
+    let proxy = Setup::to(upstream.endpoint()).route("frames = \"off\"").start().await;
+    let (mut client, mut upstream) = proxy.session(Over::Tls, &upstream).await;
+    let last = [client.seal("the last"), client.seal_end()].concat();
+    client.send_sealed(&last).await;
+    upstream.expect("the last").await;
+    upstream.expect_end().await;
+}
+
 /// What was sent before an upstream's FIN arrives, however slowly the client reads.
 #[tokio::test]
 async fn nothing_is_lost_before_a_fin() {

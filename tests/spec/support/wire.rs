@@ -157,6 +157,15 @@ impl Wire {
         sealed
     }
 
+    /// The end of our direction of TLS, for [`Wire::send_sealed`]: close_notify.
+    pub(crate) fn seal_end(&mut self) -> Vec<u8> {
+        let tls = self.stream.tls().expect("only TLS has an end of its own");
+        tls.send_close_notify();
+        let mut sealed = Vec::new();
+        tls.write_tls(&mut sealed).expect("a vector takes everything");
+        sealed
+    }
+
     /// Changes our keys of TLS 1.3, and wants the peer's changed: before what is sent or sealed next.
     pub(crate) fn change_keys(&mut self) {
         let tls = self.stream.tls().expect("only TLS has keys");
