@@ -99,8 +99,15 @@ struct Batch {
 
 /// Buffers of batches that are written, for those that come: so that they are not made on one
 /// thread and freed on another, from which glibc has to gather them again, nor grown from nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Default for Spare {
+    fn default() -> Self {
+        // Nothing is allocated when the first comes back, some time after the line it was for.
+        Self(Mutex::new(Vec::with_capacity(SPARE)))
+    }
+}
 
 impl Spare {
     /// One of them, or one that is made with so much room.
