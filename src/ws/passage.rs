@@ -601,6 +601,56 @@ mod tests {
     }
 
     proptest! {
+        /// Data frames that pass have a loop of their own; who goes step by step comes to the same,
+        /// whatever is said.
+        #[test]
+        fn the_short_way_leads_where_the_long_one_does(
+            (tracker, speech) in manners().prop_flat_map(|(masking, strictness, meaningful)| {
+                let tracker = Tracker::new(masking, strictness, meaningful);
+                (Just(tracker), speech(masking, strictness, meaningful))
+            }),
+            slips in vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+            cuts in cuts(),
+            budgets in vec(prop_oneof![0..40_usize, Just(usize::MAX)], 1..8),
+            verdicts in vec(
+                prop_oneof![
+                    6 => Just(Verdict::Pass),
+                    1 => Just(Verdict::Hold),
+                    1 => Just(Verdict::Refuse),
+                ],
+                1..8,
+            ),
+        ) {
+            let mut bytes = speech.bytes;
+            for (at, value) in slips {
+                let at = at.index(bytes.len().max(1));
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            let mut short = Passage::new(tracker);
+            let mut long = short.clone();
+            let mut judged = [0; 2];
+            let (mut at, mut come) = (0, 0_usize);
+            for (cut, budget) in cuts.iter().cycle().zip(budgets.iter().cycle()).take(200) {
+                come = come.saturating_add(*cut).min(bytes.len());
+                let mut judge = |way: usize| {
+                    judged[way] += 1;
+                    verdicts[judged[way] % verdicts.len()]
+                };
+                let piece = &bytes[at..come];
+                let one = short.follow(piece, *budget, None, |_, _| judge(0));
+                let other = long.follow_on(piece, (0, None), *budget, None, |_, _| judge(1));
+                prop_assert_eq!(&one, &other);
+                prop_assert_eq!(format!("{short:?}"), format!("{long:?}"));
+                prop_assert_eq!(judged[0], judged[1]);
+                if let Some(Stop::Violated(_)) = one.stop {
+                    break;
+                }
+                at = come - one.rest.len();
+            }
+        }
+
         /// What leaves is what came, without the Pongs that are ours, and with our frames between
         /// its own; behind our Close there is nothing.
         #[test]
