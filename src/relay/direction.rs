@@ -9,7 +9,7 @@ use tokio::time::{Sleep, sleep};
 use super::dialogue::{Dialogue, Tolerance};
 use super::legs::{Leg, Output, Received, Scratch};
 use super::sessions::Entry;
-use super::turns::Bulk;
+use super::turns::{Bulk, come_back_after_others};
 use crate::telemetry::record::Side;
 use crate::ws::passage::{Passage, Stop};
 
@@ -149,7 +149,7 @@ impl Direction {
                 if let Interrupted::Used = interrupted {
                     self.bulk.get_or_insert_with(|| Box::new(Bulk::new())).has_more();
                 }
-                cx.waker().wake_by_ref();
+                come_back_after_others(cx);
                 Poll::Pending
             }
             Poll::Ready(Ok(flow)) => {
