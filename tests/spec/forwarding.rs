@@ -6,6 +6,7 @@ use hyper::Response;
 use sha2::{Digest, Sha256};
 
 use crate::support::programs::curl;
+use crate::support::upstream::refusing;
 use crate::support::{BOTH, Over, Proxy, Served, Setup, Upstream, eventually, noise, sha256};
 
 /// A proxy whose connections wait for minutes: none of their timers looks after what nobody woke them for.
@@ -465,6 +466,35 @@ async fn a_post_is_not_sent_twice() {
     drop(leg);
     client.response().await.refused(502, "upstream");
     upstream.expect_untouched().await;
+}
+
+/// A refusal of a request whose body is not there yet says that the connection ends with it, which nobody reads on:
+/// RFC 9112 §9.6. One of a request that is there goes on.
+#[tokio::test]
+async fn a_refusal_says_whether_the_connection_goes_on() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    let nobody = Proxy::to(&refusing().await).await;
+    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n";
+    for over in BOTH {
+        let mut client = proxy.connect(over).await;
+        client.send(head).await;
+        upstream.accept().await.head().await;
+        let answer = client.response().await;
+        answer.refused(502, "upstream");
+        assert!(answer.head.is("connection", "close"), "{answer:?}");
+        client.expect_end().await;
+
+        let mut client = nobody.connect(over).await;
+        client.send(format!("{head}buy")).await;
+        let answer = client.response().await;
+        answer.refused(502, "upstream");
+        assert_eq!(answer.head.field("connection"), None);
+        client.send(head).await;
+        let answer = client.response().await;
+        answer.refused(502, "upstream");
+        assert!(answer.head.is("connection", "close"), "{answer:?}");
+        client.expect_end().await;
+    }
 }
 
 /// An upstream that leaves in the middle of a body leaves the client with a visibly incomplete one: RFC 9112 §8.
