@@ -7,7 +7,9 @@ use sha2::{Digest, Sha256};
 
 use crate::support::programs::curl;
 use crate::support::upstream::refusing;
-use crate::support::{BOTH, Over, Proxy, Served, Setup, Upstream, eventually, noise, sha256};
+use crate::support::{
+    BOTH, Ending, Over, Proxy, Served, Setup, Upstream, eventually, noise, sha256,
+};
 
 /// A proxy whose connections wait for minutes: none of their timers looks after what nobody woke them for.
 async fn patient() -> (Proxy, Upstream) {
@@ -511,6 +513,25 @@ async fn an_answer_cut_short_is_not_made_whole() {
         drop(leg);
         let (rest, _) = client.rest().await;
         assert!(!rest.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&rest));
+    }
+}
+
+/// What there is of it arrives, also if the upstream's end comes along with it: often only its length is wrong.
+#[tokio::test]
+async fn an_answer_that_is_cut_short_at_once_arrives_that_far() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    for over in BOTH {
+        for _ in 0..20 {
+            let mut client = proxy.connect(over).await;
+            client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+            let mut leg = upstream.accept().await;
+            leg.head().await;
+            leg.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
+            drop(leg);
+            assert_eq!(client.head().await.status(), Some(200));
+            client.expect("half").await;
+            assert_ne!(client.rest().await.1, Ending::Closed);
+        }
     }
 }
 
