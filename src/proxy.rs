@@ -17,6 +17,7 @@ use http::header::{CONNECTION, HOST, HeaderValue};
 use http::{Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use crate::config::{self, ProxyProtocol};
@@ -308,7 +309,15 @@ async fn carry(
         }
         Asking::Ordinary(outgoing) => {
             let pool = &client.worker.pool;
-            forward::forward(outgoing, &route.upstream, pool, activity, record).await
+            let answered =
+                forward::forward(outgoing, &route.upstream, pool, activity, record).await;
+            if answered.is_err() {
+                // Nobody wants what may be left of the request's body: hyper is to find out, before
+                // it writes the answer, whether the connection has to end with it and says so
+                // (RFC 9112 §9.6).
+                yield_now().await;
+            }
+            answered
         }
     }
 }

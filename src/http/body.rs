@@ -204,6 +204,8 @@ enum Source {
 struct Relayed {
     incoming: Incoming,
     is_read: bool,
+    /// Why it broke off, which is told a little later.
+    broken_off: Option<hyper::Error>,
     in_flight: InFlight,
     then: Then,
 }
@@ -226,7 +228,7 @@ impl ResponseBody {
 
     /// An endpoint's answer.
     pub fn relayed(incoming: Incoming, in_flight: InFlight, then: Then) -> Self {
-        let relayed = Relayed { incoming, is_read: false, in_flight, then };
+        let relayed = Relayed { incoming, is_read: false, broken_off: None, in_flight, then };
         Self { source: Source::Upstream(relayed), record: None, activity: None }
     }
 
@@ -306,10 +308,21 @@ impl Relayed {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.then {
+        if let Some(error) = self.broken_off.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let polled = match &mut self.then {
             Then::Keep(_, Some(connection), _) => connection.poll_body(&mut self.incoming, cx),
             Then::Keep(_, None, _) | Then::Close(_) => Pin::new(&mut self.incoming).poll_frame(cx),
+        };
+        if let Poll::Ready(Some(Err(error))) = polled {
+            // hyper forgets what it has not written when it hears of this, be it the answer's whole
+            // beginning. It writes while it waits for more.
+            self.broken_off = Some(error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
+        polled
     }
 }
 

@@ -19,7 +19,7 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, coop};
 
 use super::body::RequestBody;
 use crate::transport::Stream;
@@ -109,9 +109,11 @@ impl Connection {
         asked: Pin<&mut impl Future<Output = Came>>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<Incoming>, Failure>> {
-        // Whatever changes for the answer, it does so while the connection is polled.
+        // Whatever changes for the answer, it does so while the connection is polled; but where that
+        // has used up what the task may do at once, the answer is not even looked at.
         let mut nobody = Context::from_waker(Waker::noop());
-        let cx = if self.progress(cx) { cx } else { &mut nobody };
+        let is_to_be_woken = self.progress(cx) || !coop::has_budget_remaining();
+        let cx = if is_to_be_woken { cx } else { &mut nobody };
         asked.poll(cx).map_err(Box::new)
     }
 
@@ -451,4 +453,52 @@ impl Pool {
 
 fn key(endpoint: &Arc<Endpoint>) -> usize {
     Arc::as_ptr(endpoint).addr()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::UnixStream;
+    use tokio::task::yield_now;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::transport::Socket;
+
+    /// Of what a task may do at once (tokio's `coop`).
+    const BUDGET: usize = 128;
+
+    /// However little of its turn is left to a task when the answer comes, it does not wait for it
+    /// any longer.
+    #[tokio::test]
+    async fn an_answer_that_comes_with_the_last_of_a_turn_is_not_left_lying() {
+        for left in 0..8 {
+            yield_now().await;
+            let (ours, mut theirs) = UnixStream::pair().expect("two sockets");
+            let stream = Stream::Plain(Socket::Unix(ours));
+            let mut connection = Connection::over(stream).await.expect("nothing is said yet");
+            let mut asked = pin!(connection.ask(Request::new(RequestBody::empty())));
+            let mut answer = |cx: &mut Context<'_>| connection.poll_answer(asked.as_mut(), cx);
+            assert!(poll_fn(|cx| Poll::Ready(answer(cx))).await.is_pending());
+            let begun = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nbeg";
+            theirs.write_all(begun).await.expect("room");
+            // A new turn, at whose beginning it is there.
+            yield_now().await;
+            let mut to_use_up = BUDGET - left;
+            let answered = poll_fn(|cx| {
+                for _ in 0..mem::take(&mut to_use_up) {
+                    let _ = coop::poll_proceed(cx).map(|share| share.made_progress());
+                }
+                answer(cx)
+            });
+            // The end of its time would have it looked at, too.
+            let (began, limit) = (Instant::now(), Duration::from_secs(5));
+            let answered = timeout(limit, answered).await;
+            assert!(matches!(answered, Ok(Ok(_))), "with {left} left: {answered:?}");
+            assert!(began.elapsed() < limit, "it was left lying with {left} left");
+        }
+    }
 }

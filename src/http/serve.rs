@@ -20,6 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::task::coop::unconstrained;
 use tokio::time::{sleep_until, timeout};
 
 use super::activity::{Activity, Overdue, soonest};
@@ -93,7 +94,9 @@ where
             if let Some(at) = activity.reminder().filter(|at| *at < due.deadline()) {
                 due.as_mut().reset(at);
             }
-            if due.as_mut().poll(cx).is_ready() {
+            // Whatever the connection has left of the task's budget: one that is always busy, as with
+            // an endpoint that says nothing but `103 (Early Hints)`, would never find itself late.
+            if pin!(unconstrained(due.as_mut())).poll(cx).is_ready() {
                 match activity.next_deadline(limits) {
                     Ok(later) => due.as_mut().reset(later),
                     Err(overdue) => return Poll::Ready(Ended::Late(overdue)),

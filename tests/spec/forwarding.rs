@@ -6,7 +6,10 @@ use hyper::Response;
 use sha2::{Digest, Sha256};
 
 use crate::support::programs::curl;
-use crate::support::{BOTH, Over, Proxy, Served, Setup, Upstream, eventually, noise, sha256};
+use crate::support::upstream::refusing;
+use crate::support::{
+    BOTH, Ending, Over, Proxy, Served, Setup, Upstream, eventually, noise, sha256,
+};
 
 /// A proxy whose connections wait for minutes: none of their timers looks after what nobody woke them for.
 async fn patient() -> (Proxy, Upstream) {
@@ -467,6 +470,35 @@ async fn a_post_is_not_sent_twice() {
     upstream.expect_untouched().await;
 }
 
+/// A refusal of a request whose body is not there yet says that the connection ends with it, which nobody reads on:
+/// RFC 9112 §9.6. One of a request that is there goes on.
+#[tokio::test]
+async fn a_refusal_says_whether_the_connection_goes_on() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    let nobody = Proxy::to(&refusing().await).await;
+    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n";
+    for over in BOTH {
+        let mut client = proxy.connect(over).await;
+        client.send(head).await;
+        upstream.accept().await.head().await;
+        let answer = client.response().await;
+        answer.refused(502, "upstream");
+        assert!(answer.head.is("connection", "close"), "{answer:?}");
+        client.expect_end().await;
+
+        let mut client = nobody.connect(over).await;
+        client.send(format!("{head}buy")).await;
+        let answer = client.response().await;
+        answer.refused(502, "upstream");
+        assert_eq!(answer.head.field("connection"), None);
+        client.send(head).await;
+        let answer = client.response().await;
+        answer.refused(502, "upstream");
+        assert!(answer.head.is("connection", "close"), "{answer:?}");
+        client.expect_end().await;
+    }
+}
+
 /// An upstream that leaves in the middle of a body leaves the client with a visibly incomplete one: RFC 9112 §8.
 #[tokio::test]
 async fn an_answer_cut_short_is_not_made_whole() {
@@ -481,6 +513,25 @@ async fn an_answer_cut_short_is_not_made_whole() {
         drop(leg);
         let (rest, _) = client.rest().await;
         assert!(!rest.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&rest));
+    }
+}
+
+/// What there is of it arrives, also if the upstream's end comes along with it: often only its length is wrong.
+#[tokio::test]
+async fn an_answer_that_is_cut_short_at_once_arrives_that_far() {
+    let (proxy, upstream) = Proxy::scripted().await;
+    for over in BOTH {
+        for _ in 0..20 {
+            let mut client = proxy.connect(over).await;
+            client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+            let mut leg = upstream.accept().await;
+            leg.head().await;
+            leg.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
+            drop(leg);
+            assert_eq!(client.head().await.status(), Some(200));
+            client.expect("half").await;
+            assert_ne!(client.rest().await.1, Ending::Closed);
+        }
     }
 }
 

@@ -324,6 +324,26 @@ async fn a_silent_upstream_is_a_504() {
     }
 }
 
+/// Somebody who says that an answer is to come (RFC 8297), faster than it can be read, and never gives one: no less a 504.
+#[tokio::test]
+async fn an_upstream_that_only_hints_at_an_answer_is_a_504() {
+    let upstream = Upstream::raw().await;
+    let setup = Setup::to(upstream.endpoint()).upstream("handshake_timeout = \"300ms\"");
+    let proxy = setup.start().await;
+    let mut client = proxy.plain().await;
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut leg = upstream.accept().await;
+    leg.head().await;
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".repeat(200_000);
+    let started = std::time::Instant::now();
+    let flood = async { while leg.try_send(&hints).await.is_ok() {} };
+    let (answer, ()) = tokio::join!(client.response(), flood);
+    answer.refused(504, "upstream");
+    // Each look at the clock waits for what is read at once, which is much.
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
+}
+
 /// Somebody who leaves in the middle of the answer.
 #[tokio::test]
 async fn an_upstream_that_leaves_during_its_answer_is_a_502() {
