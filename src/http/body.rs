@@ -17,8 +17,9 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::activity::Activity;
+use super::connection::Connection;
 use super::headers;
-use super::pool::{Connection, Pool};
+use super::pool::Pool;
 use super::respond;
 use crate::telemetry::record::{Record, Side};
 use crate::upstream::endpoint::InFlight;

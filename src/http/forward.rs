@@ -14,9 +14,10 @@ use tokio::time::Instant;
 
 use super::activity::Activity;
 use super::body::{Opener, Progress, RequestBody, ResponseBody, Then};
+use super::connection::{Connection, Failure};
 use super::framing;
 use super::headers::{self, Hop};
-use super::pool::{Connection, Failure, Pool};
+use super::pool::Pool;
 use super::respond::{Drained, Refusal};
 use crate::listener::proxy_protocol::Addresses;
 use crate::telemetry::record::Record;

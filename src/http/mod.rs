@@ -5,6 +5,7 @@
 
 pub mod activity;
 pub mod body;
+pub mod connection;
 pub mod forward;
 pub mod framing;
 pub mod handshake;

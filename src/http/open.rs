@@ -12,10 +12,10 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
 use super::body::{RequestBody, ResponseBody, Then};
+use super::connection::http1;
 use super::framing;
 use super::handshake::Handshake;
 use super::headers::{self, Hop};
-use super::pool::http1;
 use super::respond::{Drained, Refusal};
 use crate::listener::proxy_protocol::Addresses;
 use crate::telemetry::record::Record;
