@@ -1,6 +1,6 @@
 //! What it takes to take a TLS connection out of rustls's hands after HTTP is done with it: the
-//! secrets that its handshake came to, and the part of a record that rustls has read and cannot
-//! give back.
+//! secrets that its handshake came to, the part of a record that rustls has read and cannot give
+//! back, and the tickets that it has written and that wait for the first answer.
 
 use std::cell::RefCell;
 use std::future::poll_fn;

@@ -11,12 +11,10 @@ use crate::support::{
     BOTH, Ending, Over, Proxy, Served, Setup, Upstream, eventually, noise, sha256,
 };
 
-/// A proxy whose connections wait for minutes: none of their timers looks after what nobody woke them for.
+/// A proxy whose connections wait for minutes, and its upstream.
 async fn patient() -> (Proxy, Upstream) {
     let upstream = Upstream::raw().await;
-    let limits = ["header", "body", "send"].map(|what| format!("{what}_timeout = \"10m\"\n"));
-    let limits = format!("[limits]\nkeep_alive = \"10m\"\n{}", limits.concat());
-    let proxy = Setup::to(upstream.endpoint()).also(&limits).start().await;
+    let proxy = Setup::to(upstream.endpoint()).patient().start().await;
     (proxy, upstream)
 }
 

@@ -308,10 +308,8 @@ async fn a_silent_upstream_is_a_504() {
     leg.rest().await;
 
     // Neither has to wait for what else the client's connection is timed by.
-    let limits = "header_timeout = \"10m\"\nbody_timeout = \"10m\"\nsend_timeout = \"10m\"";
-    let limits = format!("[limits]\nkeep_alive = \"10m\"\n{limits}");
     let setup = Setup::to(upstream.endpoint()).upstream("handshake_timeout = \"300ms\"");
-    let proxy = setup.also(&limits).start().await;
+    let proxy = setup.patient().start().await;
     for over in BOTH {
         let mut client = proxy.connect(over).await;
         let started = std::time::Instant::now();

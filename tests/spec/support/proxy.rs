@@ -153,6 +153,14 @@ impl Setup {
         self
     }
 
+    /// Limits of minutes for whatever a client's connection is timed by: none of its timers looks after
+    /// what nobody woke it for.
+    pub(crate) fn patient(self) -> Setup {
+        let limits = ["header_timeout", "body_timeout", "send_timeout", "keep_alive"];
+        let limits = limits.map(|limit| format!("{limit} = \"10m\"\n"));
+        self.also(&format!("[limits]\n{}", limits.concat()))
+    }
+
     /// At most this many descriptors for the process.
     pub(crate) fn open_files(mut self, limit: u32) -> Setup {
         self.open_files = Some(limit);
