@@ -24,11 +24,52 @@ use crate::peer::Site;
 /// What makes this program the floor, and is followed by what [`arguments`] gives.
 pub(crate) const FLAG: &str = "--floor";
 
-/// How the floor is started at a site.
-pub(crate) fn arguments(site: &Site) -> Vec<OsString> {
+/// How what `flag` stands for is started at a site.
+pub(crate) fn arguments(flag: &str, site: &Site) -> Vec<OsString> {
     let addresses = [site.wss, site.ws, site.backend].map(|address| address.to_string().into());
     let files = [site.chain.clone().into(), site.key.clone().into()];
-    [OsString::from(FLAG)].into_iter().chain(addresses).chain(files).collect()
+    [OsString::from(flag)].into_iter().chain(addresses).chain(files).collect()
+}
+
+/// What [`arguments`] said behind the flag.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) wss: SocketAddr,
+    pub(crate) ws: SocketAddr,
+    pub(crate) backend: SocketAddr,
+    chain: String,
+    key: String,
+}
+
+impl Given {
+    /// # Errors
+    ///
+    /// Where that is not what it was.
+    pub(crate) fn read(arguments: &[String]) -> io::Result<Self> {
+        let [wss, ws, backend, chain, key] = arguments else {
+            return Err(io::Error::other("it takes five arguments"));
+        };
+        let address = |text: &String| text.parse::<SocketAddr>().map_err(io::Error::other);
+        let (wss, ws, backend) = (address(wss)?, address(ws)?, address(backend)?);
+        Ok(Self { wss, ws, backend, chain: chain.clone(), key: key.clone() })
+    }
+
+    /// TLS as every peer speaks it.
+    ///
+    /// # Errors
+    ///
+    /// Where chain and key cannot be used.
+    pub(crate) fn tls(&self) -> io::Result<ServerConfig> {
+        let chain = CertificateDer::pem_file_iter(&self.chain).map_err(io::Error::other)?;
+        let chain = chain.collect::<Result<_, _>>().map_err(io::Error::other)?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(io::Error::other)?;
+        let mut config = ServerConfig::builder_with_provider(tidegate::tls::provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+            .map_err(io::Error::other)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
 }
 
 /// Splices until it is killed.
@@ -37,21 +78,21 @@ pub(crate) fn arguments(site: &Site) -> Vec<OsString> {
 ///
 /// What is wrong with the arguments, and what the system says.
 pub(crate) fn run(arguments: &[String]) -> io::Result<()> {
-    let [wss, ws, backend, chain, key] = arguments else {
-        return Err(io::Error::other("the floor takes five arguments"));
-    };
-    let address = |text: &String| text.parse::<SocketAddr>().map_err(io::Error::other);
+    let given = Given::read(arguments)?;
     let secrets = Arc::new(Noted::default());
+    let mut tls = given.tls()?;
+    tls.enable_secret_extraction = true;
+    tls.key_log = secrets.clone();
     let mut floor = Floor {
         epoll: epoll::create(CreateFlags::CLOEXEC)?,
         pairs: Vec::new(),
         free: Vec::new(),
-        backend: address(backend)?,
-        tls: tls(chain, key, secrets.clone())?,
+        backend: given.backend,
+        tls: Arc::new(tls),
         secrets,
         scratch: Scratch { read: vec![0; READ_BYTES], plain: Buffer::new(), sealed: Buffer::new() },
     };
-    let listeners = [TcpListener::bind(address(wss)?)?, TcpListener::bind(address(ws)?)?];
+    let listeners = [TcpListener::bind(given.wss)?, TcpListener::bind(given.ws)?];
     for (at, listener) in listeners.iter().enumerate() {
         listener.set_nonblocking(true)?;
         let data = EventData::new_u64(u64::MAX - at as u64);
@@ -260,18 +301,4 @@ impl KeyLog for Noted {
             _ => {}
         }
     }
-}
-
-fn tls(chain: &str, key: &str, secrets: Arc<Noted>) -> io::Result<Arc<ServerConfig>> {
-    let chain = CertificateDer::pem_file_iter(chain).map_err(io::Error::other)?;
-    let chain = chain.collect::<Result<_, _>>().map_err(io::Error::other)?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(io::Error::other)?;
-    let mut config = ServerConfig::builder_with_provider(tidegate::tls::provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(io::Error::other)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.enable_secret_extraction = true;
-    config.key_log = secrets;
-    Ok(Arc::new(config))
 }

@@ -18,6 +18,7 @@
 //! A new scenario is a line in [`scenario::ALL`], a new peer an entry in [`peer::all`].
 
 mod backend;
+mod bare_hyper;
 mod client;
 mod configuration;
 mod cost;
@@ -63,7 +64,7 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Who takes part: tidegate, tidegate-off, tidegate-nolog, tidegate-2, tidegate-twice, nginx,
-    /// nginx-16k, haproxy, haproxy-64k, sozu, floor, baseline.
+    /// nginx-16k, haproxy, haproxy-64k, sozu, floor, hyper, baseline.
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
     /// Whom the ratios are taken to.
@@ -88,8 +89,13 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let given: Vec<_> = std::env::args().skip(1).collect();
-    if let Some((floor::FLAG, rest)) = given.split_first().map(|(first, rest)| (&**first, rest)) {
-        return match floor::run(rest) {
+    let played = match given.split_first().map(|(first, rest)| (&**first, rest)) {
+        Some((floor::FLAG, rest)) => Some(floor::run(rest)),
+        Some((bare_hyper::FLAG, rest)) => Some(bare_hyper::run(rest)),
+        _ => None,
+    };
+    if let Some(played) = played {
+        return match played {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error}");
@@ -157,9 +163,9 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
 }
 
 fn chosen_peers(arguments: &Arguments) -> io::Result<Vec<Peer>> {
-    let floor = std::env::current_exe()?;
+    let ourselves = std::env::current_exe()?;
     let baseline = arguments.baseline.as_deref();
-    let all = peer::all(&arguments.tidegate, baseline, &arguments.sozu, &floor);
+    let all = peer::all(&arguments.tidegate, baseline, &arguments.sozu, &ourselves);
     let named = &arguments.peers;
     let unknown = named.iter().find(|name| !all.iter().any(|peer| peer.name == **name));
     if let Some(unknown) = unknown {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::configuration::{haproxy_cfg, nginx_conf, sozu_toml, tidegate_toml};
-use crate::floor;
+use crate::{bare_hyper, floor};
 
 /// A proxy that can be measured.
 #[derive(Clone, Debug)]
@@ -69,12 +69,12 @@ impl Site {
 /// The peer that ratios are taken to unless `--reference` says otherwise; the aims are ratios to it.
 pub(crate) const REFERENCE: &str = "nginx";
 
-/// Everybody we know how to start, `tidegate` first.
+/// Everybody we know how to start, `tidegate` first. `ourselves` is this program, which plays some.
 pub(crate) fn all(
     tidegate: &Path,
     baseline: Option<&Path>,
     sozu: &Path,
-    floor: &Path,
+    ourselves: &Path,
 ) -> Vec<Peer> {
     let tidegate = Peer {
         name: "tidegate",
@@ -168,8 +168,17 @@ pub(crate) fn all(
             name: "floor",
             settings: "no proxy: two connections spliced on one thread, with tidegate's record \
                        layer, and nothing else",
-            program: floor.to_owned(),
-            arguments: floor::arguments,
+            program: ourselves.to_owned(),
+            arguments: |site| floor::arguments(floor::FLAG, site),
+            configuration: |_| String::new(),
+            spread: Spread::OneCore,
+            part: Part::IfNamed,
+        },
+        Peer {
+            name: "hyper",
+            settings: "no proxy: hyper's server joined to its client, and nothing else",
+            program: ourselves.to_owned(),
+            arguments: bare_hyper::arguments,
             configuration: |_| String::new(),
             spread: Spread::OneCore,
             part: Part::IfNamed,

@@ -27,7 +27,7 @@ const WAITING: usize = 128;
 /// A batch is handed over at the latest `BATCH_AGE` after its first line, and when it has no room
 /// for a long line any more.
 const BATCH_AGE: Duration = Duration::from_millis(50);
-const BATCH_BYTES: usize = 64 * 1024;
+const BATCH_BYTES: usize = 256 * 1024;
 const LONG_LINE: usize = 1024;
 /// Buffers that are kept for the batches to come, when nothing is going on.
 const SPARE: usize = 4;
