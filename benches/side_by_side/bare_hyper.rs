@@ -1,6 +1,6 @@
 //! What ordinary requests cost at the least where hyper speaks HTTP on both sides: its server joined
-//! to its client, with the case of header names kept as it is; no routes, no headers of our own, no
-//! limits, no timers, no log.
+//! to its client, with the headers that tidegate adds and the case of all names; no routes, no limits,
+//! no timers, no log.
 //!
 //! It is no proxy that anybody could use: every client has an upstream connection of its own, bodies
 //! are gathered before they are passed on, those of requests not at all, and what goes wrong ends
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use http::header::{HOST, HeaderName, HeaderValue, VIA};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
@@ -84,9 +85,15 @@ async fn serve(io: impl AsyncRead + AsyncWrite + Unpin + 'static, backend: Socke
         }
     });
     let mut server = server::conn::http1::Builder::new();
+    server.preserve_header_case(true).title_case_headers(true);
     // Whoever leaves in the middle of something is no concern of others.
-    let _ = server.preserve_header_case(true).serve_connection(TokioIo::new(io), service).await;
+    let _ = server.serve_connection(TokioIo::new(io), service).await;
 }
+
+const PSEUDONYM: HeaderValue = HeaderValue::from_static("1.1 hyper");
+/// Nobody else is measured from.
+const LOOPBACK: HeaderValue = HeaderValue::from_static("127.0.0.1");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
 type Connection = client::conn::http1::Connection<TokioIo<TcpStream>, Empty<Bytes>>;
 
@@ -100,15 +107,25 @@ impl Upstream {
         let tcp = TcpStream::connect(backend).await?;
         tcp.set_nodelay(true)?;
         let mut client = client::conn::http1::Builder::new();
-        let handshake = client.preserve_header_case(true).handshake(TokioIo::new(tcp));
+        let handshake =
+            client.preserve_header_case(true).title_case_headers(true).handshake(TokioIo::new(tcp));
         let (requests, connection) = handshake.await.map_err(io::Error::other)?;
         Ok(Self { requests, connection: Box::pin(connection) })
     }
 
     async fn ask(&mut self, request: Request<Incoming>) -> hyper::Result<Response<Full<Bytes>>> {
-        let request = request.map(|_| Empty::new());
+        let mut request = request.map(|_| Empty::new());
+        let headers = request.headers_mut();
+        let host = headers.get(HOST).cloned();
+        headers.append(VIA, PSEUDONYM);
+        headers.insert(HeaderName::from_static("x-forwarded-for"), LOOPBACK);
+        headers.insert(HeaderName::from_static("x-forwarded-proto"), HTTPS);
+        if let Some(host) = host {
+            headers.insert(HeaderName::from_static("x-forwarded-host"), host);
+        }
         let answer = self.requests.send_request(request);
-        let (head, body) = beside(&mut self.connection, answer).await?.into_parts();
+        let (mut head, body) = beside(&mut self.connection, answer).await?.into_parts();
+        head.headers.append(VIA, PSEUDONYM);
         let body = beside(&mut self.connection, body.collect()).await?;
         Ok(Response::from_parts(head, Full::new(body.to_bytes())))
     }

@@ -22,6 +22,7 @@ mod headers;
 mod hostile_headers;
 mod hostile_requests;
 mod keepalive;
+mod large_frames;
 mod limits;
 mod many;
 mod memory;
