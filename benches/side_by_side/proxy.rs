@@ -75,7 +75,8 @@ impl Proxy {
         let start = |cores: &Vec<usize>| {
             let [wss, ws] = free_addresses()?;
             let site = Site {
-                folder: parent.join(format!("{}-{}", peer.name, wss.port())),
+                // Not named by a port, which may be given out a second time. It goes with its parent.
+                folder: tempfile::Builder::new().prefix(peer.name).tempdir_in(parent)?.keep(),
                 wss,
                 ws,
                 backend,
@@ -139,7 +140,6 @@ struct Process {
 impl Process {
     /// Starts it on these cores and waits until it listens.
     fn start(peer: &Peer, site: &Site, cores: &[usize]) -> io::Result<Self> {
-        std::fs::create_dir(&site.folder)?;
         std::fs::write(site.configuration(), (peer.configuration)(site))?;
         let output_path = site.folder.join("output");
         let output = File::create(&output_path)?;

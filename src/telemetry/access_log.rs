@@ -22,10 +22,10 @@ use super::metrics::Metrics;
 use super::redact;
 use crate::config::{self, LogFormat};
 
-/// Batches that may wait for the writer.
+/// Batches that may wait for the writer: some seconds of little traffic, or 32 MiB of much.
 const WAITING: usize = 128;
 /// A batch is handed over at the latest `BATCH_AGE` after its first line, and when it has no room
-/// for a long line any more.
+/// for a long line any more. Batches of 64 KiB cost the log's thread twice as much for each line.
 const BATCH_AGE: Duration = Duration::from_millis(50);
 const BATCH_BYTES: usize = 256 * 1024;
 const LONG_LINE: usize = 1024;
