@@ -1,10 +1,10 @@
-//! What ordinary requests cost at the least where hyper speaks HTTP on both sides: its server joined
-//! to its client, with the headers that tidegate adds and the case of all names; no routes, no limits,
-//! no timers, no log.
+//! What ordinary requests cost at the least where hyper speaks HTTP on both sides: its server
+//! joined to its client, with the headers that tidegate adds and the case of all names; no routes,
+//! no limits, no timers, no log.
 //!
-//! It is no proxy that anybody could use: every client has an upstream connection of its own, bodies
-//! are gathered before they are passed on, those of requests not at all, and what goes wrong ends
-//! the connection. What a real one costs more than this is what it does besides.
+//! It is no proxy that anybody could use: every client has an upstream connection of its own,
+//! answers are gathered before they are passed on, bodies of requests are dropped, and what goes
+//! wrong ends the connection. What a real one costs more than this is what it does besides.
 
 use std::ffi::OsString;
 use std::future::{Future, poll_fn};

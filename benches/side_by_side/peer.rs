@@ -176,8 +176,8 @@ pub(crate) fn all(
         },
         Peer {
             name: "hyper",
-            settings: "no proxy: hyper's server joined to its client, with the headers that tidegate adds, \
-                       and nothing else",
+            settings: "no proxy: hyper's server joined to its client, with the headers that tidegate \
+                       adds, and nothing else",
             program: ourselves.to_owned(),
             arguments: bare_hyper::arguments,
             configuration: |_| String::new(),

@@ -75,7 +75,7 @@ impl Proxy {
         let start = |cores: &Vec<usize>| {
             let [wss, ws] = free_addresses()?;
             let site = Site {
-                // Not named by a port, which may be given out a second time. It goes with its parent.
+                // Not named by a port, which may be given out again. It goes with its parent.
                 folder: tempfile::Builder::new().prefix(peer.name).tempdir_in(parent)?.keep(),
                 wss,
                 ws,

@@ -9,7 +9,8 @@ use crate::support::frames::{
 };
 use crate::support::{BOTH, Ending, Over, Proxy, Setup, Upstream, Wire, noise, sha256, within};
 
-async fn session(over: Over, keys: &str) -> (Proxy, Wire, Wire) {
+/// A session over a route with these keys: its proxy, and both its ends.
+pub(crate) async fn session(over: Over, keys: &str) -> (Proxy, Wire, Wire) {
     let upstream = Upstream::raw().await;
     let proxy = Setup::to(upstream.endpoint()).route(keys).start().await;
     let (client, leg) = proxy.session(over, &upstream).await;

@@ -3,15 +3,10 @@
 
 use serde_json::json;
 
-use crate::support::frames::{BINARY, CONTINUATION, PING, TEXT, masked, plain, with_first_byte};
-use crate::support::{BOTH, Ending, Over, Proxy, Setup, Upstream, Wire, noise, sha256, within};
-
-async fn session(over: Over, keys: &str) -> (Proxy, Wire, Wire) {
-    let upstream = Upstream::raw().await;
-    let proxy = Setup::to(upstream.endpoint()).route(keys).start().await;
-    let (client, leg) = proxy.session(over, &upstream).await;
-    (proxy, client, leg)
-}
+use crate::frames::session;
+use crate::relay::in_pieces;
+use crate::support::frames::{BINARY, CONTINUATION, PING, TEXT, masked, plain};
+use crate::support::{BOTH, Ending, noise, sha256, within};
 
 /// Around all that a relay might take for a limit.
 const LENGTHS: [usize; 22] = [
@@ -63,20 +58,6 @@ async fn large_and_small_frames_pass_both_ways() {
     }
 }
 
-/// Writes `bytes` in pieces of many lengths.
-async fn in_pieces(to: &mut (impl tokio::io::AsyncWriteExt + Unpin), bytes: &[u8]) {
-    let mut rest = bytes;
-    for length in [70_000, 14, 4_096, 1, 33_000, 150_000, 9, 65_536, 500].iter().cycle() {
-        if rest.is_empty() {
-            return;
-        }
-        let (piece, after) = rest.split_at(rest.len().min(*length));
-        to.write_all(piece).await.expect("an open session");
-        to.flush().await.expect("an open session");
-        rest = after;
-    }
-}
-
 async fn arrives(from: &mut (impl tokio::io::AsyncReadExt + Unpin), wanted: &[u8]) {
     let mut got = vec![0; wanted.len()];
     from.read_exact(&mut got).await.expect("all of it");
@@ -89,19 +70,19 @@ const FRAME: usize = 6 << 20;
 #[tokio::test]
 async fn a_close_waits_for_the_end_of_a_large_frame() {
     for over in BOTH {
-        let (proxy, mut client, mut leg) = session(over, "max_age = \"200ms\"").await;
+        let (proxy, mut client, mut leg) = session(over, "").await;
         let frame = plain(BINARY, noise(1, FRAME));
         let (first, last) = frame.split_at(FRAME / 2);
         let (got, ()) = tokio::join!(client.take(first.len()), leg.send(first));
         assert_eq!(sha256(&got), sha256(first));
-        proxy.record(|record| record["event"] == "open").await;
-        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        let told = proxy.told("POST", "/sessions/close?all=true&code=4005").await;
+        assert_eq!(told["sessions"], 1, "{told}");
         let (got, ()) = tokio::join!(client.take(last.len()), async {
             leg.send(last).await;
             leg.send(plain(TEXT, "behind it")).await;
         });
         assert_eq!(sha256(&got), sha256(last));
-        client.expect_close(1001).await;
+        client.expect_close(4005).await;
     }
 }
 
@@ -148,7 +129,7 @@ async fn a_reader_that_stops_gets_all_of_them_later() {
         let grown = proxy.memory_kib("VmRSS").saturating_sub(before);
         assert!(grown < 6 * 1024, "{over:?}: the process grew by {grown} KiB");
         // The other direction is not held up.
-        let word = with_first_byte(0x80 | TEXT, b"meanwhile", true);
+        let word = masked(TEXT, "meanwhile");
         client.send(&word).await;
         leg.expect(&word).await;
         let (got, ()) = tokio::join!(client.take(speech.len()), leg.send(&speech[stuck..]));

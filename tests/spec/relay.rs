@@ -53,7 +53,7 @@ async fn pieces_of_every_size_pass_both_ways_at_once() {
 }
 
 /// Writes `bytes` in pieces whose lengths go through small, odd and large.
-async fn in_pieces(to: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) {
+pub(crate) async fn in_pieces(to: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) {
     let mut rest = bytes;
     let mut length = 1;
     while !rest.is_empty() {
